@@ -1,0 +1,3 @@
+"""
+The pure part: no clock, file, socket, process or log. See queue.py.
+"""

@@ -1,0 +1,3 @@
+"""
+Everything that waits: the loop, sockets, the link to the runner, output files, the clock.
+"""
