@@ -1,0 +1,84 @@
+"""
+Frames on the socket: a 4-byte big-endian length, then that many bytes of msgpack.
+
+No I/O and no msgpack here: bytes go in, whole payloads come out, however the kernel cut them.
+"""
+
+import struct
+from collections.abc import Iterator
+
+# The largest payload of one frame, in bytes. An atomic batch of jobs travels in one frame and must
+# fit into one batch of the journal (8 MiB) after its fields were spelled out, so half of that. It
+# also bounds what one connection can make the other side hold in memory.
+FRAME_BYTES_MAX = 4 << 20
+
+_LENGTH = struct.Struct(">I")
+LENGTH_BYTES = _LENGTH.size
+
+
+class FrameTooLong(Exception):
+    """
+    A frame announced more bytes than FRAME_BYTES_MAX. The stream cannot be read any further.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"a frame of {size} bytes is over the limit of {FRAME_BYTES_MAX} bytes")
+        self.size = size
+
+
+def pack_frame(payload: bytes) -> bytes:
+    """
+    Return *payload* with its length in front. Raises FrameTooLong.
+    """
+    if len(payload) > FRAME_BYTES_MAX:
+        raise FrameTooLong(len(payload))
+    return _LENGTH.pack(len(payload)) + payload
+
+
+class FrameReader:
+    """
+    Collects received bytes and gives back whole payloads, in order.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        #: Where in the buffer the next frame starts. The bytes before it were already given out.
+        self._start = 0
+
+    def feed(self, data: bytes) -> None:
+        """
+        Add received bytes.
+        """
+        if self._start:
+            del self._buffer[: self._start]
+            self._start = 0
+        self._buffer += data
+
+    def next_frame(self) -> bytes | None:
+        """
+        Return the next whole payload, or None until more bytes are fed. Raises FrameTooLong.
+        """
+        body = self._start + LENGTH_BYTES
+        if len(self._buffer) < body:
+            return None
+        (size,) = _LENGTH.unpack_from(self._buffer, self._start)
+        if size > FRAME_BYTES_MAX:
+            raise FrameTooLong(size)
+        if len(self._buffer) < body + size:
+            return None
+        self._start = body + size
+        return bytes(memoryview(self._buffer)[body : self._start])
+
+    def __iter__(self) -> Iterator[bytes]:
+        """
+        Yield every whole payload fed so far.
+        """
+        while (frame := self.next_frame()) is not None:
+            yield frame
+
+    @property
+    def pending_bytes(self) -> int:
+        """
+        How many received bytes belong to no whole frame yet.
+        """
+        return len(self._buffer) - self._start
