@@ -1,0 +1,205 @@
+"""
+What a new job must be like: every rule on the fields of a JobSpec.
+
+A broken rule is a Refusal that names the field, the rule and what would be right. Input is echoed
+in part only.
+"""
+
+from queuectl.protocol import (
+    COMMAND_BYTES_MAX,
+    DEFAULT_QUEUE,
+    ENV_BYTES_MAX,
+    ID_CHARS_MAX,
+    PRIORITY_MAX,
+    RETRIES_MAX,
+    SCRIPT_BYTES_MAX,
+    SPAN_MS_MAX,
+    Enqueue,
+    JobSpec,
+)
+from queuectl.views import JobState
+from queuectld.core.records import JobEnqueued
+from queuectld.core.refusal import Refusal
+from queuectld.core.state import State
+
+# Jobs that one daemon keeps, finished ones included: about 5 GB of memory.
+JOBS_MAX = 10_000_000
+# Arguments of one job in all: a quarter of what execve(2) takes by default, the rest is for the
+# environment.
+ARGV_BYTES_MAX = 512 << 10
+ECHO_CHARS_MAX = 60
+
+
+def shorten(text: str) -> str:
+    """
+    Return input for an error message, quoted, without control characters, not all of it.
+    """
+    return repr(text if len(text) <= ECHO_CHARS_MAX else text[:ECHO_CHARS_MAX] + "…")
+
+
+def check_name(text: str, field: str) -> None:
+    """
+    Refuse what cannot be the name of a queue or the id of a job.
+    """
+    rule = None
+    if not text:
+        rule = "must not be empty"
+    elif len(text) > ID_CHARS_MAX:
+        rule = f"must have at most {ID_CHARS_MAX} characters"
+    elif not text.isprintable() or any(c.isspace() or c in ",/'\"\\" for c in text):
+        rule = "must be printable, without spaces, commas, slashes and quotes"
+    elif text.startswith("-"):
+        rule = "must not begin with a dash"
+    if rule:
+        raise Refusal("usage", f"{field} {rule}, like job-1; got {shorten(text)}", field)
+
+
+def _check_id(state: State, text: str) -> None:
+    check_name(text, "id")
+    first, dash, last = text.partition("-")
+    if text == "last" or (dash and first.isdecimal() and last.isdecimal()):
+        raise Refusal(
+            "usage", f"id must not read like a selector (last, 1-3), like job-1; got {text!r}", "id"
+        )
+    taken = state.find(text)
+    if taken is not None and state.spec(taken).id == text:
+        raise Refusal(
+            "conflict",
+            f"id {shorten(text)} is taken by a {taken.state} job; "
+            "choose another, or leave it out to get a number",
+            "id",
+        )
+
+
+def _check_text(field: str, text: str, bytes_max: int) -> None:
+    if "\0" in text:
+        raise Refusal("usage", f"{field} must not contain a NUL character", field)
+    size = len(text.encode("utf-8", "surrogateescape")) if not text.isascii() else len(text)
+    if size > bytes_max:
+        raise Refusal("usage", f"{field} must have at most {bytes_max} bytes, not {size}", field)
+
+
+def _check_command(spec: JobSpec) -> None:
+    ways = [w for w in (spec.command, spec.script, spec.argv) if w is not None]
+    if spec.script is not None and spec.argv is not None:
+        ways.remove(spec.argv)
+    if len(ways) != 1:
+        what = "needs" if not ways else "has more than one of"
+        raise Refusal("usage", f"a job {what} command, argv or script; give exactly one", "command")
+    if spec.command is not None:
+        if not spec.command.strip():
+            raise Refusal("usage", "command must not be empty, for example: echo hi", "command")
+        _check_text("command", spec.command, COMMAND_BYTES_MAX)
+    if spec.script is not None:
+        if not spec.script:
+            raise Refusal("usage", "script must not be empty", "script")
+        _check_text("script", spec.script, SCRIPT_BYTES_MAX)
+        _check_text("script_name", spec.script_name or "", 4096)
+    if spec.argv is not None:
+        if spec.script is None and (not spec.argv or not spec.argv[0]):
+            raise Refusal("usage", 'argv must name a program, for example ["make", "-j2"]', "argv")
+        for each in spec.argv:
+            _check_text("argv", each, COMMAND_BYTES_MAX)
+        if sum(map(len, spec.argv)) > ARGV_BYTES_MAX:
+            raise Refusal("usage", f"argv must have at most {ARGV_BYTES_MAX} bytes", "argv")
+
+
+def check_env(env: dict[str, str]) -> None:
+    """
+    Refuse variables that execve(2) could not pass on.
+    """
+    size = 0
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise Refusal(
+                "usage",
+                f"env must be NAME=VALUE without NUL and with a name; got {shorten(name)}",
+                "env",
+            )
+        size += len(name) + len(value)
+    if size > ENV_BYTES_MAX:
+        raise Refusal("usage", f"env must have at most {ENV_BYTES_MAX} bytes, not {size}", "env")
+
+
+def _check_range(field: str, value: int | None, low: int, high: int, unit: str = "") -> None:
+    if value is not None and not low <= value <= high:
+        raise Refusal("usage", f"{field} must be between {low} and {high}{unit}", field)
+
+
+def _due(spec: JobSpec, now: int, wall_offset_ms: int) -> tuple[JobState, int]:
+    """
+    Return the state that a new job begins in, and when it is due.
+    """
+    due_at = 0
+    if spec.run_at is not None:
+        due_at = max(spec.run_at - wall_offset_ms, 1)
+    elif spec.delay_ms:
+        due_at = now + spec.delay_ms
+    if due_at <= now:
+        due_at = 0
+    if spec.hold:
+        return "held", due_at
+    return ("scheduled", due_at) if due_at else ("pending", 0)
+
+
+def admit(
+    state: State,
+    request: Enqueue,
+    index: int,
+    *,
+    number: int,
+    env_id: int,
+    now: int,
+    wall_offset_ms: int,
+) -> JobEnqueued:
+    """
+    Return the record that makes the request's job *index* with this number. Raises Refusal.
+    """
+    spec = request.jobs[index]
+    _check_command(spec)
+    if spec.id is not None:
+        _check_id(state, spec.id)
+    queue = spec.queue if spec.queue is not None else DEFAULT_QUEUE
+    if queue not in state.queues:
+        check_name(queue, "queue")
+    _check_range("priority", spec.priority, -PRIORITY_MAX, PRIORITY_MAX)
+    _check_range("max_retries", spec.max_retries, 0, RETRIES_MAX)
+    _check_range("timeout", spec.timeout_ms, 1, SPAN_MS_MAX, " ms")
+    _check_range("kill_after", spec.kill_after_ms, 0, SPAN_MS_MAX, " ms")
+    _check_range("delay", spec.delay_ms, 0, SPAN_MS_MAX, " ms")
+    if spec.run_at is not None:
+        if spec.delay_ms is not None:
+            raise Refusal("usage", "run_at and delay exclude each other; give one", "run_at")
+        if not 0 <= spec.run_at <= now + SPAN_MS_MAX:
+            raise Refusal("usage", "run_at must be a time within the next ten years", "run_at")
+    cwd = spec.cwd if spec.cwd is not None else request.cwd
+    if not cwd.startswith("/"):
+        raise Refusal("usage", f"cwd must be an absolute path, not {shorten(cwd)}", "cwd")
+    _check_text("cwd", cwd, 4095)
+    if spec.env:
+        check_env(spec.env)
+    job_state, due_at = _due(spec, now, wall_offset_ms)
+    return JobEnqueued(
+        number=number,
+        at=now,
+        state=job_state,
+        due_at=due_at,
+        queue=queue,
+        priority=spec.priority,
+        env_id=env_id,
+        cwd=cwd,
+        umask=request.umask & 0o777,
+        name=spec.id,
+        command=spec.command,
+        argv=spec.argv,
+        script=spec.script,
+        script_name=spec.script_name,
+        max_retries=spec.max_retries,
+        timeout_ms=spec.timeout_ms,
+        kill_after_ms=spec.kill_after_ms,
+        run_at=spec.run_at,
+        on_lost=spec.on_lost,
+        env=spec.env or None,
+        request_id=request.request_id or None,
+        request_index=index,
+    )

@@ -1,0 +1,95 @@
+"""
+What to do: the outputs of the queue, imperative. None is performed before the records that were
+decided with it, and all before them, are synced.
+"""
+
+from typing import Any
+
+from msgspec import Struct
+
+
+class Effect(Struct, frozen=True, gc=False):
+    """
+    Base of all effects.
+    """
+
+
+class Reply(Effect, frozen=True):
+    """
+    Send a response to a client.
+    """
+
+    client: int
+    response: Any  # protocol.Response
+
+
+class StartRun(Effect, frozen=True):
+    """
+    Have the runner start an attempt. With a script, argv are its parameters.
+    """
+
+    number: int
+    attempt: int
+    argv: list[str]
+    env: dict[str, str]
+    cwd: str
+    umask: int
+    script: str | None = None
+
+
+class SignalRun(Effect, frozen=True):
+    """
+    Send a signal to an attempt's whole process group.
+    """
+
+    number: int
+    attempt: int
+    signal: int
+
+
+class AckExit(Effect, frozen=True):
+    """
+    Tell the runner that an attempt's end is on disk.
+    """
+
+    number: int
+    attempt: int
+
+
+class StreamLogs(Effect, frozen=True):
+    """
+    Send a job's output to a client, from `attempt` on.
+    """
+
+    client: int
+    number: int
+    attempt: int  # the one to begin with, 1 or more
+    only: bool  # this attempt alone, not the ones after it
+    request: Any  # protocol.Logs
+
+
+class AwaitJobs(Effect, frozen=True):
+    """
+    Answer a client when these jobs have finished.
+    """
+
+    client: int
+    call: int
+    numbers: list[int]  # all that were asked for
+    waiting: list[int]  # those of them that have not finished
+    any: bool
+
+
+class DeleteOutput(Effect, frozen=True):
+    """
+    Delete the output of every attempt of a job.
+    """
+
+    number: int
+    attempts: list[int]
+
+
+class StopDaemon(Effect, frozen=True):
+    """
+    End the daemon.
+    """

@@ -1,0 +1,489 @@
+"""
+The whole queue as a value: events in, records and effects out.
+
+Rules
+1. No clock, file, socket, process or log: `now` is an argument, randomness is injected.
+2. State changes only through record(), which is State.apply() behind the table of moves.
+3. The caller syncs the records before it performs any of the effects.
+
+Theory of operation. Whatever happens (a request, an exit, a deadline) first changes the state of
+the jobs it concerns and then fills the slots: while a slot is idle and the runner is there, the
+best pending job of all queues that may start one is recorded as started and handed out as StartRun.
+A run ends by RunExited or StartRefused, or is found to be lost when the runner, after a new
+connection, does not know it. Timeouts and cancellations are a StopRequested with a deadline; the
+end of the run then says what it was.
+"""
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from queuectl.views import JobState, RunEnd
+from queuectld.core import requests
+from queuectld.core.effects import AckExit, DeleteOutput, Effect, Reply, SignalRun, StartRun
+from queuectld.core.events import (
+    ClockStepped,
+    DaemonBegan,
+    Event,
+    Requested,
+    RunExited,
+    RunnerGone,
+    RunnerReady,
+    RunSpawned,
+    StartRefused,
+    StorageChanged,
+    TimerFired,
+)
+from queuectld.core.job import TRANSITIONS, Job
+from queuectld.core.records import (
+    DaemonStarted,
+    EnvironmentForgotten,
+    JobForgotten,
+    JobMoved,
+    NumbersUsed,
+    Record,
+    RunEnded,
+    RunStarted,
+    SlotsChanged,
+    StopRequested,
+)
+from queuectld.core.refusal import Refusal
+from queuectld.core.retry import backoff_ms
+from queuectld.core.state import State
+
+# Timers handled in one turn: 100,000 jobs due at once must not stall requests. The next turn
+# follows at once.
+DUE_JOBS_MAX = 1_000
+# The wait after the runner could not start anything for want of memory, processes or disk.
+START_AGAIN_MS = 5_000
+
+
+class Queue:
+    """
+    Decides what each event means. `state` is all it knows; `durable` is told to clients.
+    """
+
+    def __init__(self, *, random: Callable[[], float], durable: bool = True) -> None:
+        self.state = State()
+        self.durable = durable
+        self.cpu_count = 1
+        self.version = ""
+        #: Whether runs can be started: false until the runner told what it knows.
+        self.runner_ready = False
+        self.storage_full = False
+        #: How far the wall clock is ahead of `now`.
+        self.wall_offset_ms = 0
+        self._random = random
+        self._records: list[Record] = []
+        self._effects: list[Effect] = []
+        self._handlers: dict[type[Event], Callable[[Any, int], None]] = {
+            DaemonBegan: self._daemon_began,
+            Requested: self._requested,
+            RunSpawned: self._run_spawned,
+            RunExited: self._run_exited,
+            StartRefused: self._start_refused,
+            RunnerReady: self._runner_ready,
+            RunnerGone: self._runner_gone,
+            TimerFired: self._timer_fired,
+            ClockStepped: self._clock_stepped,
+            StorageChanged: self._storage_changed,
+        }
+
+    # --- the three entrances ----------------------------------------------------------------
+
+    def handle(self, event: Event, now: int) -> tuple[list[Record], list[Effect]]:
+        """
+        Decide what *event* means at *now* (ms since the epoch, never decreasing).
+
+        State is already changed when this returns, but only through apply(). The caller must sync
+        the records before performing any of the effects.
+        """
+        self._records, self._effects = [], []
+        self._handlers[type(event)](event, now)
+        self._fill_slots(now)
+        return self._records, self._effects
+
+    def apply(self, record: Record) -> None:
+        """
+        Change state by one durable fact: replay.
+        """
+        self.state.apply(record)
+
+    def next_deadline(self) -> int | None:
+        """
+        When to call handle(TimerFired(), now) if nothing else happens first; ms since the epoch.
+        """
+        due = self.state.timers.head(self.state.is_due)
+        expiry = self._next_expiry()
+        times = [time for time in (due[0] if due else None, expiry) if time is not None]
+        return min(times) if times else None
+
+    def validate(self) -> None:
+        """
+        Assert every invariant. Tests call it after each step.
+        """
+        self.state.validate()
+
+    # --- remembering and doing, used by requests.py too -------------------------------------
+
+    def record(self, record: Record) -> None:
+        """
+        Remember a fact. A move that the table of moves does not have is a bug.
+        """
+        if isinstance(record, JobMoved | RunStarted | RunEnded):
+            job = self.state.jobs[record.number]
+            target = "processing" if isinstance(record, RunStarted) else record.state
+            assert target in TRANSITIONS[job.state], (job.number, job.state, target, job.runs)
+        self.state.apply(record)
+        self._records.append(record)
+
+    def do(self, effect: Effect) -> None:
+        """
+        Have something done once all records so far are synced.
+        """
+        self._effects.append(effect)
+
+    def move(
+        self,
+        job: Job,
+        state: JobState,
+        now: int,
+        *,
+        due_at: int = 0,
+        attempts_before: int | None = None,
+        why: str | None = None,
+    ) -> None:
+        """
+        Move a job that does not run.
+        """
+        if attempts_before is None:
+            attempts_before = job.attempts_before
+        self.record(JobMoved(job.number, now, state, due_at, job.priority, attempts_before, why))
+
+    def stop(self, job: Job, why: RunEnd, now: int) -> None:
+        """
+        Ask a running attempt to end: SIGTERM now, SIGKILL after the job's grace time.
+        """
+        grace_ms = self.state.spec(job).kill_after_ms
+        if grace_ms is None:
+            grace_ms = self.state.setting("kill_after")
+        self.record(StopRequested(job.number, now, job.attempt, why, now + grace_ms))
+        first = signal.SIGTERM if grace_ms else signal.SIGKILL
+        self.do(SignalRun(job.number, job.attempt, first))
+
+    def forget(self, jobs: list[Job]) -> None:
+        """
+        Drop finished jobs from the history, with their output and the environments they leave.
+        """
+        if not jobs:
+            return
+        # A number is never given twice, even when its job is gone from the journal.
+        self.record(NumbersUsed(self.state.next_number))
+        for job in jobs:
+            env_id = self.state.spec(job).env_id
+            attempts = [run.attempt for run in job.runs or ()]
+            self.record(JobForgotten(job.number))
+            if attempts:
+                self.do(DeleteOutput(job.number, attempts))
+            if not self.state.environments[env_id].jobs:
+                self.record(EnvironmentForgotten(env_id))
+
+    def max_retries(self, job: Job) -> int:
+        """
+        Return how many retries the job has, by its own word or the setting.
+        """
+        own = self.state.spec(job).max_retries
+        return int(self.state.setting("max_retries")) if own is None else own
+
+    def workers_setting(self) -> int:
+        """
+        Return how many slots the setting `workers` asks for.
+        """
+        workers = self.state.setting("workers")
+        return self.cpu_count if workers is None else int(workers)
+
+    # --- starting ---------------------------------------------------------------------------
+
+    def _fill_slots(self, now: int) -> None:
+        if not self.runner_ready or self.storage_full:
+            return
+        while (slot := self.state.slots.first_idle()) is not None:
+            job = self._best_pending()
+            if job is None:
+                return
+            self._start(job, slot, now)
+
+    def _best_pending(self) -> Job | None:
+        """
+        Return the pending job with the highest priority, then the lowest number, of all queues
+        that may start one.
+        """
+        best = None
+        for queue in self.state.queues.values():
+            if len(queue.ready) and queue.may_start:
+                head = queue.ready.head(self.state.is_ready)
+                if head is not None and (best is None or head < best):
+                    best = head
+        if best is None:
+            return None
+        return self.state.jobs[best & ((1 << 48) - 1)]
+
+    def _start(self, job: Job, slot: int, now: int) -> None:
+        timeout_ms = self.state.spec(job).timeout_ms or self.state.setting("job_timeout")
+        due_at = now + timeout_ms if timeout_ms else 0
+        attempt = job.attempt + 1
+        self.record(RunStarted(job.number, now, attempt, slot, self.state.epoch, due_at))
+        self.do(self._start_run(job))
+
+    def _start_run(self, job: Job) -> StartRun:
+        assert job.runs
+        run = job.runs[-1]
+        spec = self.state.spec(job)
+        env = self.state.env(spec.env_id)
+        env.update(spec.env or {})
+        env["QUEUECTL_JOB_ID"] = spec.id
+        env["QUEUECTL_ATTEMPT"] = str(run.attempt)
+        env["QUEUECTL_QUEUE"] = spec.queue
+        env["QUEUECTL_SLOT"] = str(run.slot)
+        argv = spec.argv or []
+        if spec.command is not None:
+            argv = ["/bin/sh", "-c", spec.command]
+        return StartRun(job.number, run.attempt, argv, env, spec.cwd, spec.umask, spec.script)
+
+    # --- ending -----------------------------------------------------------------------------
+
+    def _running(self, number: int, attempt: int) -> Job | None:
+        """
+        Return the job if this very attempt of it runs.
+        """
+        job = self.state.jobs.get(number)
+        if job is None or job.state != "processing" or job.attempt != attempt:
+            return None
+        return job
+
+    def _run_spawned(self, event: RunSpawned, now: int) -> None:
+        if self._running(event.number, event.attempt):
+            self.state.pids[event.number] = event.pid
+
+    def _run_exited(self, event: RunExited, now: int) -> None:
+        self.do(AckExit(event.number, event.attempt))
+        job = self._running(event.number, event.attempt)
+        if job is None:
+            return  # Recorded before, but the runner had not heard so.
+        known = event.exit_code is not None or event.signal is not None
+        if job.stop is not None:
+            end: RunEnd = job.stop.why
+        elif not known:
+            end = "lost"
+        else:
+            end = "exited" if event.signal is None else "signalled"
+        self._end_run(job, end, now, event)
+
+    def _start_refused(self, event: StartRefused, now: int) -> None:
+        job = self._running(event.number, event.attempt)
+        if job is None:
+            return
+        exited = RunExited(event.number, event.attempt, exit_code=event.exit_code)
+        if job.stop is not None:
+            self._end_run(job, job.stop.why, now, exited)
+        elif event.passing:
+            self._end_run(job, "could_not_start", now, exited, error=event.error, counts=False)
+        else:
+            self._end_run(job, "could_not_start", now, exited, error=event.error)
+
+    def _end_run(
+        self,
+        job: Job,
+        end: RunEnd,
+        now: int,
+        event: RunExited,
+        *,
+        error: str | None = None,
+        counts: bool = True,
+    ) -> None:
+        """
+        Record how the running attempt ended and what becomes of its job.
+        """
+        assert job.runs
+        run = job.runs[-1]
+        attempts_before = job.attempts_before
+        state, due_at = self._state_after(job, end, event.exit_code, now)
+        if not counts:
+            attempts_before += 1
+            state, due_at = "failed", now + START_AGAIN_MS
+        self.record(
+            RunEnded(
+                number=job.number,
+                at=now,
+                attempt=run.attempt,
+                slot=run.slot,
+                started_at=run.started_at,
+                end=end,
+                state=state,
+                due_at=due_at,
+                attempts_before=attempts_before,
+                exit_code=event.exit_code,
+                signal=event.signal,
+                error=error or describe_end(end, event, now - run.started_at),
+                user_ms=event.user_ms,
+                system_ms=event.system_ms,
+                memory_max_bytes=event.memory_max_bytes,
+            )
+        )
+
+    def _state_after(
+        self, job: Job, end: RunEnd, exit_code: int | None, now: int
+    ) -> tuple[JobState, int]:
+        """
+        Return the state of a job whose attempt ended like this, and when it is due again.
+        """
+        if end == "cancelled":
+            return "cancelled", 0
+        if end == "exited" and exit_code == 0:
+            return "completed", 0
+        if end == "lost":
+            policy = self.state.spec(job).on_lost or self.state.setting("on_lost")
+            if policy == "dead":
+                return "dead", 0
+            if policy == "hold":
+                return "held", 0
+        if job.attempts > self.max_retries(job):
+            return "dead", 0
+        wait_ms = backoff_ms(
+            job.attempts,
+            self.state.setting("backoff_base"),
+            self.state.setting("backoff_max"),
+            self.state.setting("backoff_jitter"),
+            self._random,
+        )
+        return "failed", now + max(wait_ms, 1)
+
+    # --- the runner, the clock, the disk ----------------------------------------------------
+
+    def _daemon_began(self, event: DaemonBegan, now: int) -> None:
+        self.cpu_count, self.version = event.cpu_count, event.version
+        self.record(DaemonStarted(now, event.epoch, event.version))
+        slots = self.state.slots
+        wanted = list(range(1, self.workers_setting() + 1))
+        if not slots.by_hand and slots.numbers() != wanted:
+            self.record(SlotsChanged(now, wanted, by_hand=False))
+        self._clock_stepped(ClockStepped(0), now)
+
+    def _runner_ready(self, event: RunnerReady, now: int) -> None:
+        """
+        Compare what the journal and the runner know of each running attempt.
+
+        Known to the runner: it goes on, or its exit is on its way. Unknown, though the runner
+        remembers every start since before it: it never got there, so it is started now. Unknown
+        otherwise: nobody saw its end.
+        """
+        self.runner_ready = True
+        for number in list(self.state.members["processing"]):
+            job = self.state.jobs[number]
+            assert job.runs
+            run = job.runs[-1]
+            if (number, run.attempt) in event.known:
+                if job.stop is not None:
+                    late = now >= job.stop.kill_at
+                    again = signal.SIGKILL if late else signal.SIGTERM
+                    self.do(SignalRun(number, run.attempt, again))
+            elif job.stop is not None:
+                self._end_run(job, job.stop.why, now, RunExited(number, run.attempt))
+            elif 0 < event.ledger_epoch <= run.epoch:
+                self.do(self._start_run(job))
+            else:
+                self._end_run(job, "lost", now, RunExited(number, run.attempt))
+
+    def _runner_gone(self, event: RunnerGone, now: int) -> None:
+        self.runner_ready = False
+        self.state.pids.clear()
+
+    def _clock_stepped(self, event: ClockStepped, now: int) -> None:
+        """
+        Jobs asked for by wall clock follow the wall clock; delays, backoff and timeouts do not.
+        """
+        self.wall_offset_ms = event.offset_ms
+        for number in list(self.state.members["scheduled"]):
+            job = self.state.jobs[number]
+            run_at = self.state.spec(job).run_at
+            if run_at is not None and job.due_at != max(run_at - event.offset_ms, 1):
+                self.move(job, "scheduled", now, due_at=max(run_at - event.offset_ms, 1))
+
+    def _storage_changed(self, event: StorageChanged, now: int) -> None:
+        self.storage_full = event.full
+
+    # --- deadlines --------------------------------------------------------------------------
+
+    def _timer_fired(self, event: TimerFired, now: int) -> None:
+        timers = self.state.timers
+        for _ in range(DUE_JOBS_MAX):
+            head = timers.head(self.state.is_due)
+            if head is None or head[0] > now:
+                break
+            timers.pop()
+            job = self.state.jobs[head[1]]
+            if job.state in ("scheduled", "failed"):
+                self.move(job, "pending", now)
+            elif job.stop is None:
+                assert job.state == "processing"
+                self.stop(job, "timeout", now)
+            else:
+                self.do(SignalRun(job.number, job.attempt, signal.SIGKILL))
+        self._expire(now)
+
+    def _finished_count(self) -> int:
+        return self.state.counts["completed"] + self.state.counts["cancelled"]
+
+    def _next_expiry(self) -> int | None:
+        head = self.state.finished.head(self.state.is_finished)
+        if head is None:
+            return None
+        if self._finished_count() > self.state.setting("retention_count"):
+            return 0
+        return head[0] + int(self.state.setting("retention"))
+
+    def _expire(self, now: int) -> None:
+        """
+        Forget completed and cancelled jobs that are too old or too many. Dead ones stay.
+        """
+        victims: list[Job] = []
+        excess = self._finished_count() - self.state.setting("retention_count")
+        oldest_at = now - self.state.setting("retention")
+        while len(victims) < DUE_JOBS_MAX:
+            head = self.state.finished.head(self.state.is_finished)
+            if head is None or (head[0] > oldest_at and len(victims) >= excess):
+                break
+            self.state.finished.pop()
+            victims.append(self.state.jobs[head[1]])
+        self.forget(victims)
+
+    # --- requests ---------------------------------------------------------------------------
+
+    def _requested(self, event: Requested, now: int) -> None:
+        try:
+            requests.answer(self, event.client, event.request, now)
+        except Refusal as refusal:
+            self.do(Reply(event.client, requests.refused(event.request.call, refusal)))
+
+
+def describe_end(end: RunEnd, event: RunExited, span_ms: int) -> str | None:
+    """
+    Return in words what went wrong with an attempt; None if nothing did.
+    """
+    if end == "lost":
+        return "lost: nobody saw how it ended"
+    if end == "timeout":
+        return f"timed out after {span_ms / 1000:.1f} s"
+    if end == "cancelled":
+        return "cancelled"
+    if event.signal is not None:
+        try:
+            name = f" ({signal.Signals(event.signal).name})"
+        except ValueError:
+            name = ""
+        return f"killed by signal {event.signal}{name}"
+    if event.exit_code == 127:
+        return "exit code 127 (command not found)"
+    if event.exit_code == 126:
+        return "exit code 126 (found but not executable)"
+    return f"exit code {event.exit_code}" if event.exit_code else None

@@ -1,0 +1,331 @@
+"""
+What each request does: one function each, found by the request's type.
+
+Each checks first and raises Refusal before it changed anything, then records, then replies. Those
+that stream or wait leave the answer to the runtime.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from queuectl.protocol import (
+    BATCH_JOBS_MAX,
+    LIST_JOBS_MAX,
+    WORKERS_MAX,
+    Act,
+    Config,
+    DeleteQueue,
+    Done,
+    Enqueue,
+    Enqueued,
+    GetConfig,
+    Jobs,
+    List,
+    ListQueues,
+    ListWorkers,
+    LogEnd,
+    Logs,
+    Refused,
+    SetConfig,
+    SetQueue,
+    Show,
+    Shutdown,
+    StartWorkers,
+    StopWorkers,
+    Wait,
+    Waited,
+    Workers,
+)
+from queuectl.settings import canonical, check
+from queuectl.views import FINISHED_STATES, JobError
+from queuectld.core import named_queues, selection, views
+from queuectld.core.actions import act
+from queuectld.core.admission import admit, check_env, shorten
+from queuectld.core.effects import AwaitJobs, Reply, StopDaemon, StreamLogs
+from queuectld.core.records import (
+    EnvironmentStored,
+    JobEnqueued,
+    SettingsChanged,
+    SlotsChanged,
+)
+from queuectld.core.refusal import Refusal
+
+if TYPE_CHECKING:
+    from queuectld.core.queue import Queue
+
+
+def answer(queue: "Queue", client: int, request: Any, now: int) -> None:
+    """
+    Do what a request asks for. Raises Refusal, having changed nothing.
+    """
+    HANDLERS[type(request)](queue, client, request, now)
+
+
+def refused(call: int, refusal: Refusal) -> Refused:
+    """
+    Return the response that a refusal becomes.
+    """
+    return Refused(
+        call=call,
+        code=refusal.code,
+        message=refusal.message,
+        field=refusal.field,
+        index=refusal.index,
+    )
+
+
+# --- enqueue ------------------------------------------------------------------------------------
+
+
+def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
+    state = queue.state
+    made = state.made_by(request.request_id) if request.request_id else None
+    if made is not None:
+        queue.do(Reply(client, _enqueued_before(queue, request, made)))
+        return
+    if queue.storage_full:
+        raise Refusal("try_later", "the disk of the journal is full; make room, then try again")
+    if not request.jobs:
+        raise Refusal("usage", "jobs must not be empty", "jobs")
+    if len(request.jobs) > BATCH_JOBS_MAX:
+        raise Refusal(
+            "usage", f"a batch has at most {BATCH_JOBS_MAX} jobs, not {len(request.jobs)}", "jobs"
+        )
+    check_env(request.env)
+    known_env_id = state.env_id(request.env)
+    env_id = state.next_env_id if known_env_id is None else known_env_id
+    records, errors = _admit_all(queue, request, env_id, now)
+    if records and known_env_id is None:
+        queue.record(EnvironmentStored(env_id, request.env))
+    named_queues.make(queue, {record.queue for record in records})
+    ids: list[str | None] = [None] * len(request.jobs)
+    for record in records:
+        queue.record(record)
+        ids[record.request_index] = record.id
+    jobs = [state.jobs[record.number] for record in records] if request.want_jobs else []
+    response = Enqueued(
+        call=request.call,
+        ids=ids,
+        errors=errors,
+        jobs=[views.job_view(queue, job) for job in jobs],
+        durable=queue.durable,
+    )
+    queue.do(Reply(client, response))
+
+
+def _admit_all(
+    queue: "Queue", request: Enqueue, env_id: int, now: int
+) -> tuple[list[JobEnqueued], list[JobError]]:
+    """
+    Return the records of the jobs that may be made and, for a partial batch, why the others not.
+
+    Each job is checked against the state and against the jobs of the batch before it.
+    """
+    records: list[JobEnqueued] = []
+    errors: list[JobError] = []
+    batch_names = {spec.id for spec in request.jobs if spec.id is not None}
+    names: set[str] = set()
+    new_queues: set[str] = set()
+    number = queue.state.next_number
+    for index, spec in enumerate(request.jobs):
+        if spec.id is None:
+            while str(number) in queue.state.by_name or str(number) in batch_names:
+                number += 1
+        try:
+            if spec.id in names:
+                raise Refusal("conflict", f"id {shorten(spec.id or '')} is twice here", "id")
+            record = admit(
+                queue.state,
+                request,
+                index,
+                number=number,
+                env_id=env_id,
+                now=now,
+                wall_offset_ms=queue.wall_offset_ms,
+            )
+            named_queues.check_new(queue, record.queue, new_queues)
+        except Refusal as refusal:
+            if not request.partial:
+                refusal.index = index if len(request.jobs) > 1 else None
+                raise
+            errors.append(_job_error(refusal, spec.id, index))
+            continue
+        if spec.id is not None:
+            names.add(spec.id)
+        records.append(record)
+        number += 1
+    return records, errors
+
+
+def _job_error(refusal: Refusal, job_id: str | None, index: int | None = None) -> JobError:
+    return JobError(
+        code=refusal.code, message=refusal.message, id=job_id, index=index, field=refusal.field
+    )
+
+
+def _enqueued_before(queue: "Queue", request: Enqueue, made: list[tuple[int, int]]) -> Enqueued:
+    """
+    Return the answer to a request that is sent again: the jobs of the first time.
+    """
+    state = queue.state
+    ids: list[str | None] = [None] * len(request.jobs)
+    jobs = []
+    for index, number in made:
+        job = state.jobs.get(number)
+        if index < len(ids):
+            ids[index] = str(number) if job is None else state.spec(job).id
+        if job is not None and request.want_jobs:
+            jobs.append(views.job_view(queue, job))
+    return Enqueued(call=request.call, ids=ids, jobs=jobs, existing=True, durable=queue.durable)
+
+
+# --- looking ------------------------------------------------------------------------------------
+
+
+def _list(queue: "Queue", client: int, request: List, now: int) -> None:
+    state = queue.state
+    if request.ids:
+        jobs, errors = selection.pick(state, request.ids)
+        if errors:
+            raise Refusal("not_found", errors[0].message, "id")
+        following = None
+    else:
+        before = request.before_number
+        if before is None and request.after is not None:
+            before = selection.one(state, request.after).number
+        limit = min(max(request.limit, 1), LIST_JOBS_MAX)
+        jobs, following = selection.page(state, request.states, request.queue, before, limit)
+    response = Jobs(
+        call=request.call,
+        jobs=[views.job_view(queue, job) for job in jobs],
+        next_before=following,
+    )
+    queue.do(Reply(client, response))
+
+
+def _show(queue: "Queue", client: int, request: Show, now: int) -> None:
+    job = selection.one(queue.state, request.id)
+    queue.do(Reply(client, views.detail(queue, job, request.call)))
+
+
+def _logs(queue: "Queue", client: int, request: Logs, now: int) -> None:
+    job = selection.one(queue.state, request.id)
+    if request.attempt is not None:
+        known = any(run.attempt == request.attempt for run in job.runs or ())
+        if not known and not (request.follow and request.attempt == job.attempt + 1):
+            raise Refusal(
+                "not_found",
+                f"job {queue.state.spec(job).id} has no attempt {request.attempt}; "
+                f"it has made {job.attempt}",
+                "attempt",
+            )
+    elif not job.attempt and (not request.follow or job.state in FINISHED_STATES):
+        response = LogEnd(call=request.call, job=views.job_view(queue, job))
+        queue.do(Reply(client, response))
+        return
+    attempt = request.attempt or max(job.attempt, 1)
+    only = request.attempt is not None
+    queue.do(StreamLogs(client, job.number, attempt, only, request))
+
+
+def _wait(queue: "Queue", client: int, request: Wait, now: int) -> None:
+    jobs, errors = selection.pick(queue.state, request.ids)
+    if errors:
+        raise Refusal("not_found", errors[0].message, "id")
+    numbers = [job.number for job in jobs]
+    waiting = [job.number for job in jobs if job.state not in FINISHED_STATES]
+    if not waiting or (request.any and len(waiting) < len(numbers)):
+        response = Waited(call=request.call, jobs=[views.job_view(queue, job) for job in jobs])
+        queue.do(Reply(client, response))
+    else:
+        queue.do(AwaitJobs(client, request.call, numbers, waiting, request.any))
+
+
+# --- workers, settings, the daemon --------------------------------------------------------------
+
+
+def _workers(queue: "Queue", call: int, now: int, added: list[int]) -> Workers:
+    workers = views.worker_views(queue, now)
+    draining_count = sum(worker.state == "draining" for worker in workers)
+    return Workers(call=call, workers=workers, added=added, draining_count=draining_count)
+
+
+def _list_workers(queue: "Queue", client: int, request: ListWorkers, now: int) -> None:
+    queue.do(Reply(client, _workers(queue, request.call, now, [])))
+
+
+def _start_workers(queue: "Queue", client: int, request: StartWorkers, now: int) -> None:
+    slots = queue.state.slots
+    before = slots.numbers()
+    count = request.count
+    if count is None:
+        count = 1 if before else max(queue.workers_setting(), 1)
+    if not 1 <= count <= WORKERS_MAX - len(before):
+        raise Refusal(
+            "usage",
+            f"count must be at least 1, and there are at most {WORKERS_MAX} workers in all",
+            "count",
+        )
+    numbers = slots.with_added(count)
+    queue.record(SlotsChanged(now, numbers, by_hand=True))
+    added = [number for number in numbers if number not in before]
+    queue.do(Reply(client, _workers(queue, request.call, now, added)))
+
+
+def _stop_workers(queue: "Queue", client: int, request: StopWorkers, now: int) -> None:
+    queue.record(SlotsChanged(now, [], by_hand=True))
+    if request.cancel_running:
+        for number in list(queue.state.members["processing"]):
+            job = queue.state.jobs[number]
+            if job.stop is None:
+                queue.stop(job, "cancelled", now)
+    queue.do(Reply(client, _workers(queue, request.call, now, [])))
+
+
+def _get_config(queue: "Queue", client: int, request: GetConfig, now: int) -> None:
+    queue.do(Reply(client, Config(call=request.call, settings=views.setting_views(queue))))
+
+
+def _set_config(queue: "Queue", client: int, request: SetConfig, now: int) -> None:
+    key = canonical(request.key)
+    if key is None:
+        raise Refusal("usage", f"no setting {shorten(request.key)}; queuectl config list", "key")
+    values = dict(queue.state.settings)
+    if request.unset:
+        values.pop(key, None)
+    else:
+        rule = check(key, request.value)
+        if rule is not None:
+            raise Refusal("usage", f"{key} {rule}", key)
+        values[key] = request.value
+    if values != queue.state.settings:
+        queue.record(SettingsChanged(values))
+    if key == "workers":
+        numbers = list(range(1, queue.workers_setting() + 1))
+        queue.record(SlotsChanged(now, numbers, by_hand=False))
+    response = Config(call=request.call, settings=views.setting_views(queue), durable=queue.durable)
+    queue.do(Reply(client, response))
+
+
+def _shutdown(queue: "Queue", client: int, request: Shutdown, now: int) -> None:
+    queue.do(Reply(client, Done(call=request.call)))
+    queue.do(StopDaemon())
+
+
+HANDLERS: dict[type, Callable[["Queue", int, Any, int], None]] = {
+    Enqueue: _enqueue,
+    List: _list,
+    Show: _show,
+    Logs: _logs,
+    Act: act,
+    Wait: _wait,
+    StartWorkers: _start_workers,
+    StopWorkers: _stop_workers,
+    ListWorkers: _list_workers,
+    GetConfig: _get_config,
+    SetConfig: _set_config,
+    ListQueues: named_queues.show,
+    SetQueue: named_queues.change,
+    DeleteQueue: named_queues.delete,
+    Shutdown: _shutdown,
+}

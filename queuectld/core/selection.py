@@ -1,0 +1,104 @@
+"""
+Which jobs a request is about.
+"""
+
+from queuectl.protocol import SELECT_JOBS_MAX, Selection
+from queuectl.views import JobError, JobState
+from queuectld.core.admission import shorten
+from queuectld.core.job import Job
+from queuectld.core.refusal import Refusal
+from queuectld.core.state import State
+
+# Jobs that one request may look at before it answers with what it has: about 10 ms.
+SCAN_JOBS_MAX = 20_000
+# A state with at most this many jobs is listed from its own index, not by looking at all jobs.
+INDEX_JOBS_MAX = 10_000
+
+
+def pick(state: State, ids: list[str]) -> tuple[list[Job], list[JobError]]:
+    """
+    Return the jobs that *ids* name, each once, in that order, and an error for each that is not.
+
+    An id is a job's id, a number, a range of numbers (of which those that exist count) or `last`.
+    """
+    jobs: dict[int, Job] = {}
+    errors: list[JobError] = []
+    for text in ids:
+        job = state.newest() if text == "last" else state.find(text)
+        found = [job] if job is not None else _pick_range(state, text)
+        jobs.update((each.number, each) for each in found)
+        if not found:
+            errors.append(JobError(code="not_found", message=f"no job {shorten(text)}", id=text))
+    return list(jobs.values()), errors
+
+
+def _pick_range(state: State, text: str) -> list[Job]:
+    first, dash, last = text.partition("-")
+    if not (dash and first.isdecimal() and last.isdecimal() and len(text) < 32):
+        return []
+    low, high = int(first), int(last)
+    jobs: list[Job] = []
+    for job in state.oldest_first(low - 1):
+        if job.number > high:
+            break
+        if len(jobs) >= SELECT_JOBS_MAX:
+            raise Refusal("usage", f"a range names at most {SELECT_JOBS_MAX} jobs; split {text}")
+        jobs.append(job)
+    return jobs
+
+
+def one(state: State, text: str) -> Job:
+    """
+    Return the one job that *text* names, or refuse.
+    """
+    job = state.newest() if text == "last" else state.find(text)
+    if job is None:
+        raise Refusal("not_found", f"no job {shorten(text)}", "id")
+    return job
+
+
+def matching(
+    state: State, selection: Selection, states: frozenset[JobState]
+) -> tuple[list[Job], int | None]:
+    """
+    Return jobs in one of *states* that pass the selection's filters, by ascending number from
+    `after` on, and the number to go on after if that was not all.
+    """
+    wanted = states & frozenset(selection.states) if selection.states else states
+    jobs: list[Job] = []
+    total = sum(state.counts[each] for each in wanted)
+    if total <= INDEX_JOBS_MAX and "pending" not in wanted:
+        for each in wanted:
+            jobs += [state.jobs[n] for n in state.members[each] if n > selection.after]
+        jobs.sort(key=lambda job: job.number)
+        return [job for job in jobs if selection.queue in (None, job.queue.name)], None
+    for looked, job in enumerate(state.oldest_first(selection.after)):
+        if looked >= SCAN_JOBS_MAX or len(jobs) >= SELECT_JOBS_MAX:
+            return jobs, job.number - 1
+        if job.state in wanted and selection.queue in (None, job.queue.name):
+            jobs.append(job)
+    return jobs, None
+
+
+def page(
+    state: State, states: list[JobState], queue: str | None, before: int | None, limit: int
+) -> tuple[list[Job], int | None]:
+    """
+    Return up to *limit* jobs, newest first, below number *before*, and the number to go on below.
+    """
+    wanted = frozenset(states)
+    jobs: list[Job] = []
+    if wanted and "pending" not in wanted:
+        total = sum(state.counts[each] for each in wanted)
+        if total <= INDEX_JOBS_MAX:
+            for each in wanted:
+                jobs += [state.jobs[n] for n in state.members[each] if before is None or n < before]
+            jobs = [job for job in jobs if queue in (None, job.queue.name)]
+            jobs.sort(key=lambda job: -job.number)
+            return jobs[:limit], jobs[limit - 1].number if len(jobs) > limit else None
+    for looked, job in enumerate(state.newest_first(before)):
+        if looked >= SCAN_JOBS_MAX or len(jobs) >= limit:
+            return jobs, job.number + 1
+        if (not wanted or job.state in wanted) and queue in (None, job.queue.name):
+            jobs.append(job)
+    return jobs, None

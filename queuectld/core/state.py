@@ -1,0 +1,445 @@
+"""
+All that the queue knows, and the only way to change it: apply(record).
+
+Live operation and replay run the same lines, so recovered state equals lived state. What the
+runner can tell again after a restart (process ids) is not recorded; it is in `pids`.
+
+Invariants, asserted by validate():
+- every job is counted once under its state, over all and in its queue;
+- every pending job has a live entry in its queue's line; every scheduled or failed job, and every
+  processing one with a deadline, has a live timer;
+- a processing job has exactly one unended run, its last, and holds the slot that the run names;
+- every environment is referred to by as many jobs as its count says.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from msgspec import Struct
+from msgspec.msgpack import Decoder, Encoder
+
+from queuectl.protocol import DEFAULT_QUEUE
+from queuectl.settings import SETTINGS
+from queuectl.views import FINISHED_STATES, JOB_STATES, JobState, SettingValue
+from queuectld.core.job import Job, NamedQueue, Run, Stop
+from queuectld.core.limits import Slots
+from queuectld.core.records import (
+    DaemonStarted,
+    EnvironmentForgotten,
+    EnvironmentStored,
+    JobEnqueued,
+    JobForgotten,
+    JobMoved,
+    NumbersUsed,
+    QueuesChanged,
+    Record,
+    RunEnded,
+    RunStarted,
+    SettingsChanged,
+    SlotsChanged,
+    StopRequested,
+    body_of,
+)
+from queuectld.core.timers import Timers
+
+# Request ids remembered for repeated enqueues: at least this many, at most twice as many.
+REQUESTS_MAX = 50_000
+
+_decode_spec = Decoder(JobEnqueued).decode
+_decode_env = Decoder(dict[str, str]).decode
+_encode_env = Encoder(order="sorted").encode
+
+
+class Environment(Struct):
+    """
+    Variables that `jobs` jobs share.
+    """
+
+    packed: bytes
+    jobs: int = 0
+
+
+class State:
+    """
+    The jobs and every index over them.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: dict[int, Job] = {}
+        #: Numbers of all jobs, ascending; those of forgotten jobs stay until enough have gone.
+        self._order = array("Q")
+        #: The jobs whose submitter gave an id.
+        self.by_name: dict[str, int] = {}
+        self.queues: dict[str, NamedQueue] = {}
+        self.counts: dict[JobState, int] = dict.fromkeys(JOB_STATES, 0)
+        #: For every state but pending (that is the line, see NamedQueue): the jobs in it.
+        self.members: dict[JobState, dict[int, None]] = {
+            state: {} for state in JOB_STATES if state != "pending"
+        }
+        #: When to look at a job again: see Job.due_at.
+        self.timers = Timers()
+        #: When completed and cancelled jobs finished: retention takes the earliest.
+        self.finished = Timers()
+        self.slots = Slots()
+        self.settings: dict[str, SettingValue] = {}
+        self.environments: dict[int, Environment] = {}
+        self._env_ids: dict[bytes, int] = {}
+        #: Request id -> (index in the request, number) of each job it made. Two generations.
+        self._requests: dict[str, list[tuple[int, int]]] = {}
+        self._requests_before: dict[str, list[tuple[int, int]]] = {}
+        self.next_number = 1
+        self.next_env_id = 1
+        self.epoch = 0
+        #: Latest time in any record: the queue's time never runs backwards, not over restarts.
+        self.latest_at = 0
+        #: Process ids of running attempts, as the runner told them.
+        self.pids: dict[int, int] = {}
+        self._appliers: dict[type[Record], Callable[[Any], None]] = {
+            JobEnqueued: self._job_enqueued,
+            JobMoved: self._job_moved,
+            StopRequested: self._stop_requested,
+            RunStarted: self._run_started,
+            RunEnded: self._run_ended,
+            JobForgotten: self._job_forgotten,
+            EnvironmentStored: self._environment_stored,
+            EnvironmentForgotten: self._environment_forgotten,
+            SettingsChanged: self._settings_changed,
+            QueuesChanged: self._queues_changed,
+            SlotsChanged: self._slots_changed,
+            DaemonStarted: self._daemon_started,
+            NumbersUsed: self._numbers_used,
+        }
+        self.queue_named(DEFAULT_QUEUE).listed = True
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def setting(self, key: str) -> Any:
+        """
+        Return a setting's value in force.
+        """
+        return self.settings.get(key, SETTINGS[key].default)
+
+    def spec(self, job: Job) -> JobEnqueued:
+        """
+        Return what was asked for.
+        """
+        return _decode_spec(job.spec)
+
+    def find(self, text: str) -> Job | None:
+        """
+        Return the job with this id: a submitter's id first, else a number.
+        """
+        number = self.by_name.get(text)
+        if number is None and text.isdecimal() and text.isascii() and len(text) < 16:
+            number = int(text)
+        return None if number is None else self.jobs.get(number)
+
+    def newest(self) -> Job | None:
+        """
+        Return the job that was enqueued last, if any is left.
+        """
+        return next(self.newest_first(), None)
+
+    def newest_first(self, before: int | None = None) -> Iterator[Job]:
+        """
+        Yield jobs by descending number, those below *before*.
+        """
+        start = len(self._order) if before is None else bisect_left(self._order, before)
+        for index in range(start - 1, -1, -1):
+            job = self.jobs.get(self._order[index])
+            if job is not None:
+                yield job
+
+    def oldest_first(self, after: int) -> Iterator[Job]:
+        """
+        Yield jobs by ascending number, those above *after*.
+        """
+        for index in range(bisect_left(self._order, after + 1), len(self._order)):
+            job = self.jobs.get(self._order[index])
+            if job is not None:
+                yield job
+
+    def env_id(self, env: dict[str, str]) -> int | None:
+        """
+        Return the id under which exactly these variables are stored, if they are.
+        """
+        return self._env_ids.get(_encode_env(env))
+
+    def env(self, env_id: int) -> dict[str, str]:
+        """
+        Return stored variables.
+        """
+        return _decode_env(self.environments[env_id].packed)
+
+    def made_by(self, request_id: str) -> list[tuple[int, int]] | None:
+        """
+        Return (index, number) of the jobs that a request made, None if it is not remembered.
+        """
+        return self._requests.get(request_id) or self._requests_before.get(request_id)
+
+    def queue_named(self, name: str) -> NamedQueue:
+        """
+        Return the named queue, made unlisted if it is not there.
+        """
+        queue = self.queues.get(name)
+        if queue is None:
+            queue = self.queues[name] = NamedQueue(name)
+        return queue
+
+    def is_ready(self, priority: int, number: int) -> bool:
+        """
+        Whether an entry of a line is live.
+        """
+        job = self.jobs.get(number)
+        return job is not None and job.state == "pending" and job.priority == priority
+
+    def is_due(self, at: int, number: int) -> bool:
+        """
+        Whether an entry of the timers is live.
+        """
+        job = self.jobs.get(number)
+        return job is not None and job.due_at == at
+
+    def is_finished(self, at: int, number: int) -> bool:
+        """
+        Whether an entry of the finished jobs is live.
+        """
+        job = self.jobs.get(number)
+        return job is not None and job.updated_at == at and job.state in ("completed", "cancelled")
+
+    # --- changing ---------------------------------------------------------------------------
+
+    def apply(self, record: Record) -> None:
+        """
+        Change state by one durable fact. The only mutator, live and on replay.
+        """
+        self._appliers[type(record)](record)
+
+    def _move(self, job: Job, state: JobState, at: int, due_at: int) -> None:
+        """
+        Put a job into a state, and into the indices that the state asks for.
+        """
+        old, queue, number = job.state, job.queue, job.number
+        self.counts[old] -= 1
+        queue.counts[old] -= 1
+        if old != "pending":
+            del self.members[old][number]
+        job.state, job.updated_at, job.due_at = state, at, due_at
+        self._enter(job)
+        if at > self.latest_at:
+            self.latest_at = at
+
+    def _enter(self, job: Job) -> None:
+        state, queue, number = job.state, job.queue, job.number
+        self.counts[state] += 1
+        queue.counts[state] = queue.counts.get(state, 0) + 1
+        if state == "pending":
+            queue.ready.push(job.priority, number)
+            if len(queue.ready) > 2 * queue.counts["pending"] + 1024:
+                live = (entry for entry in set(queue.ready.entries()) if self.is_ready(*entry))
+                queue.ready.rebuild(live)
+            return
+        self.members[state][number] = None
+        if state in FINISHED_STATES:
+            job.due_at = 0
+            if state != "dead":
+                self.finished.push(job.updated_at, number)
+                if len(self.finished) > 2 * (self.counts[state] + 1) + 100_000:
+                    self.finished.rebuild(self.is_finished)
+        elif job.due_at:
+            self._watch(job)
+
+    def _watch(self, job: Job) -> None:
+        self.timers.push(job.due_at, job.number)
+        waiting = self.counts["scheduled"] + self.counts["failed"] + self.counts["processing"]
+        if len(self.timers) > 2 * waiting + 1024:
+            self.timers.rebuild(self.is_due)
+
+    def _job_enqueued(self, record: JobEnqueued) -> None:
+        number = record.number
+        queue = self.queue_named(record.queue)
+        job = Job(
+            number,
+            body_of(record),
+            queue,
+            record.state,
+            record.priority,
+            record.at,
+            record.due_at,
+        )
+        self.jobs[number] = job
+        self._order.append(number)
+        if number >= self.next_number:
+            self.next_number = number + 1
+        if record.at > self.latest_at:
+            self.latest_at = record.at
+        if record.name is not None:
+            self.by_name[record.name] = number
+        if record.request_id is not None:
+            self._remember_request(record.request_id, record.request_index, number)
+        environment = self.environments.get(record.env_id)
+        if environment is not None:
+            environment.jobs += 1
+        self._enter(job)
+
+    def _remember_request(self, request_id: str, index: int, number: int) -> None:
+        made = self._requests.get(request_id)
+        if made is not None:
+            made.append((index, number))
+            return
+        if len(self._requests) >= REQUESTS_MAX:
+            self._requests_before, self._requests = self._requests, {}
+        self._requests[request_id] = [(index, number)]
+
+    def _job_moved(self, record: JobMoved) -> None:
+        job = self.jobs[record.number]
+        job.priority = record.priority
+        job.attempts_before = record.attempts_before
+        job.why = record.why
+        self._move(job, record.state, record.at, record.due_at)
+
+    def _stop_requested(self, record: StopRequested) -> None:
+        job = self.jobs[record.number]
+        # In a snapshot the run that this stopped may have ended: the job is elsewhere by now.
+        if job.state != "processing" or job.attempt != record.attempt:
+            return
+        job.stop = Stop(record.why, record.kill_at)
+        job.updated_at, job.due_at = record.at, record.kill_at
+        self._watch(job)
+
+    def _run_started(self, record: RunStarted) -> None:
+        job = self.jobs[record.number]
+        if job.runs is None:
+            job.runs = []
+        job.runs.append(Run(record.attempt, record.slot, record.epoch, record.at))
+        job.stop = job.why = None
+        self.slots.occupy(record.slot, record.number, record.at)
+        self._move(job, "processing", record.at, record.due_at)
+
+    def _run_ended(self, record: RunEnded) -> None:
+        job = self.jobs[record.number]
+        if job.runs is None:
+            job.runs = []
+        if not job.runs or job.runs[-1].attempt < record.attempt:
+            # A snapshot keeps only the end of an attempt.
+            job.runs.append(Run(record.attempt, record.slot, 0, record.started_at))
+        run = job.runs[-1]
+        run.ended_at, run.end, run.error = record.at, record.end, record.error
+        run.exit_code, run.signal = record.exit_code, record.signal
+        run.user_ms, run.system_ms = record.user_ms, record.system_ms
+        run.memory_max_bytes = record.memory_max_bytes
+        job.stop, job.attempts_before = None, record.attempts_before
+        job.why = record.error if record.state == "held" else None
+        self.slots.free(record.slot, record.number)
+        self.pids.pop(record.number, None)
+        self._move(job, record.state, record.at, record.due_at)
+
+    def _job_forgotten(self, record: JobForgotten) -> None:
+        job = self.jobs.pop(record.number)
+        spec = self.spec(job)
+        if spec.name is not None:
+            del self.by_name[spec.name]
+        self.counts[job.state] -= 1
+        job.queue.counts[job.state] -= 1
+        if job.state != "pending":
+            del self.members[job.state][record.number]
+        environment = self.environments.get(spec.env_id)
+        if environment is not None:
+            environment.jobs -= 1
+        if len(self._order) > 2 * len(self.jobs) + 1024:
+            self._order = array("Q", (number for number in self._order if number in self.jobs))
+
+    def _environment_stored(self, record: EnvironmentStored) -> None:
+        packed = _encode_env(record.env)
+        self.environments[record.env_id] = Environment(packed)
+        self._env_ids[packed] = record.env_id
+        self.next_env_id = max(self.next_env_id, record.env_id + 1)
+
+    def _environment_forgotten(self, record: EnvironmentForgotten) -> None:
+        del self._env_ids[self.environments.pop(record.env_id).packed]
+
+    def _settings_changed(self, record: SettingsChanged) -> None:
+        # A setting that this release does not know belongs to a newer one: kept out of the way.
+        self.settings = {key: value for key, value in record.values.items() if key in SETTINGS}
+
+    def _queues_changed(self, record: QueuesChanged) -> None:
+        for queue in self.queues.values():
+            queue.listed = False
+        for name, (concurrency, paused) in record.queues.items():
+            queue = self.queue_named(name)
+            queue.listed, queue.concurrency, queue.paused = True, concurrency, paused
+
+    def _slots_changed(self, record: SlotsChanged) -> None:
+        self.slots.set(record.slots, record.at)
+        self.slots.by_hand = record.by_hand
+
+    def _daemon_started(self, record: DaemonStarted) -> None:
+        self.epoch = record.epoch
+        self.latest_at = max(self.latest_at, record.at)
+
+    def _numbers_used(self, record: NumbersUsed) -> None:
+        self.next_number = max(self.next_number, record.next_number)
+
+    # --- checking ---------------------------------------------------------------------------
+
+    def validate(self) -> None:
+        """
+        Assert every invariant between jobs and indices. Tests call it after each step.
+        """
+        counts: dict[JobState, int] = dict.fromkeys(JOB_STATES, 0)
+        by_queue: dict[tuple[str, JobState], int] = {}
+        env_jobs = dict.fromkeys(self.environments, 0)
+        for job in self.jobs.values():
+            counts[job.state] += 1
+            key = (job.queue.name, job.state)
+            by_queue[key] = by_queue.get(key, 0) + 1
+            spec = self.spec(job)
+            assert spec.number == job.number
+            env_jobs[spec.env_id] += 1
+            assert spec.name is None or self.by_name[spec.name] == job.number
+            assert job.state == "pending" or job.number in self.members[job.state]
+            self._validate_job(job)
+        assert counts == self.counts, (counts, self.counts)
+        assert env_jobs == {key: env.jobs for key, env in self.environments.items()}
+        for queue in self.queues.values():
+            for state in JOB_STATES:
+                have = queue.counts.get(state, 0)
+                assert have == by_queue.get((queue.name, state), 0), (queue.name, state)
+        assert len(self.by_name) == sum(self.spec(j).name is not None for j in self.jobs.values())
+        assert set(self._order) >= set(self.jobs)
+        assert list(self._order) == sorted(set(self._order))
+        for state, members in self.members.items():
+            assert len(members) == counts[state], state
+        self._validate_slots()
+
+    def _validate_job(self, job: Job) -> None:
+        due = (job.due_at, job.number)
+        assert job.queue is self.queues[job.queue.name]
+        if job.state == "pending":
+            assert (job.priority, job.number) in set(job.queue.ready.entries()), job.number
+        if job.state in ("scheduled", "failed"):
+            assert job.due_at, job.number
+            assert due in set(self.timers.entries()), job.number
+        if job.state in ("completed", "cancelled"):
+            assert (job.updated_at, job.number) in set(self.finished.entries()), job.number
+        running = [run for run in job.runs or () if not run.ended_at]
+        if job.state == "processing":
+            assert [job.runs[-1] if job.runs else None] == running, job.number
+            assert self.slots.by_number[running[0].slot].job == job.number
+        else:
+            assert not running, job.number
+            assert job.stop is None, job.number
+            assert job.number not in self.pids
+        attempts = [run.attempt for run in job.runs or ()]
+        assert attempts == sorted(set(attempts))
+        assert 0 <= job.attempts_before <= job.attempt
+
+    def _validate_slots(self) -> None:
+        for slot in self.slots.by_number.values():
+            assert slot.job or not slot.draining, slot.number
+            if slot.job:
+                assert self.jobs[slot.job].state == "processing", slot.number
+        idle = [s.number for s in self.slots.by_number.values() if not s.job]
+        assert self.slots.first_idle() == (min(idle) if idle else None)
