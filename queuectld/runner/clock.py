@@ -1,0 +1,19 @@
+"""
+Two clocks: one to tell people and records, one to wait by.
+"""
+
+import time
+
+
+def now_ms() -> int:
+    """
+    The time, in ms since the epoch. It can be set, and jump.
+    """
+    return time.time_ns() // 1_000_000
+
+
+def monotonic_ms() -> int:
+    """
+    A time that only goes forward, in ms since some moment.
+    """
+    return time.monotonic_ns() // 1_000_000

@@ -1,0 +1,70 @@
+"""
+Where the daemon and the runner meet: a SOCK_SEQPACKET socket in a directory of its own.
+
+The address is always written as /proc/self/fd/N/runner.sock: an address holds 108 bytes, a path
+may be longer, and the directory that was opened and checked is the one that is used.
+"""
+
+import os
+import socket
+import struct
+
+SOCKET_NAME = "runner.sock"
+
+_CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+
+
+def listen(directory_fd: int) -> socket.socket:
+    """
+    Bind the socket, mode 0600, replacing one left behind; the caller holds the directory's lock.
+    Raises `OSError`.
+    """
+    try:
+        os.unlink(SOCKET_NAME, dir_fd=directory_fd)
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    # The mode comes from the umask at bind: with a chmod afterwards it would be open for a moment.
+    umask = os.umask(0o177)
+    try:
+        listener.bind(_address(directory_fd))
+        listener.listen(8)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(umask)
+    return listener
+
+
+def connect(directory: str) -> socket.socket:
+    """
+    Connect to the runner of a directory; the socket blocks. Raises `FileNotFoundError` or
+    `ConnectionRefusedError` when no runner is there, and other `OSError`.
+
+    A runner that is about to exit may accept and close: an end of file before WELCOME means the
+    same as a refused connection.
+    """
+    directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.connect(_address(directory_fd))
+    except OSError:
+        connection.close()
+        raise
+    finally:
+        os.close(directory_fd)
+    return connection
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """
+    The uid of the process that connected, as the kernel recorded it then. Raises `OSError`.
+    """
+    ucred = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    uid: int = _CREDENTIALS.unpack(ucred)[1]
+    return uid
+
+
+def _address(directory_fd: int) -> str:
+    return f"/proc/self/fd/{directory_fd}/{SOCKET_NAME}"

@@ -1,0 +1,358 @@
+"""
+What the runner must remember if it is killed: which attempts it was asked to start, which process
+each became, which exits queuectld has not acknowledged, and the highest epoch it has seen.
+
+An append-only file of 64-byte records, each with its own CRC:
+
+    record    kind u8, flags u8, 2 padding, attempt u32, job u64, 44 bytes by kind, crc32 u32
+    1 HEADER  magic, version, boot id, ledger epoch, highest epoch          (the first record)
+    2 INTENT  at                        before the process is made
+    3 STARTED at, pid, start ticks      after
+    4 EXIT    all of messages.Exited
+    5 ACK                               the attempt is forgotten
+    6 EPOCH   highest epoch             (in the place of the job)
+
+Invariants
+1. No process without its INTENT in the file: an INTENT that cannot be written refuses the START.
+2. Nothing else fails for want of room: later records wait in memory, in order, and go out before
+   the next one does. What they say is known to the daemon too, or is said again after HELLO.
+3. A record only ever replaces the one of the same attempt, so one record per attempt is the state.
+4. Each record is written at an offset of our own: one cut short is overwritten by the next try.
+
+The file is not synced. It has to survive the runner, not the host: when the host goes, the jobs
+go with it, and the next reader sees another boot id.
+
+The ledger epoch is the promise that WELCOME makes: the epoch of the first daemon greeted since
+nothing was missing. It falls back to 0, "none yet", when a record turns out damaged.
+"""
+
+import errno
+import os
+import struct
+import zlib
+from typing import NamedTuple
+
+from queuectld.runner.messages import Exited
+
+LEDGER_NAME = "ledger"
+NEW_NAME = "ledger.new"
+DAMAGED_NAME = "ledger.damaged"
+VERSION = 1
+#: From here on a file that holds mostly acknowledged attempts is written anew.
+REWRITE_BYTES_MIN = 1024 * 1024
+
+_MAGIC = b"queuectl"
+_HEADER, _INTENT, _STARTED, _EXIT, _ACK, _EPOCH = range(1, 7)
+_STATUS_KNOWN = 1
+_USAGE_KNOWN = 2
+
+_RECORD = struct.Struct("<BB2xIQ44sI")
+_BODY = struct.Struct("<BB2xIQ44s")
+_HEADER_PART = struct.Struct("<8sI16sQQ")
+_STARTED_PART = struct.Struct("<QIQ24x")
+_EXIT_PART = struct.Struct("<iQQQQQ")
+_CRC = struct.Struct("<I")
+
+RECORD_BYTES = _RECORD.size
+
+Key = tuple[int, int]  # job, attempt
+
+
+class LedgerError(Exception):
+    """
+    The ledger was written by a newer version of this program.
+    """
+
+
+class Started(NamedTuple):
+    job: int
+    attempt: int
+    started_at: int
+    pid: int
+    start_ticks: int
+
+
+class Files:
+    """
+    The few calls the ledger makes, in one place so that tests can fail each. All raise `OSError`.
+    """
+
+    def open(self, name: str, flags: int, directory_fd: int) -> int:
+        return os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory_fd)
+
+    def pread(self, fd: int, size_bytes: int, offset: int) -> bytes:
+        return os.pread(fd, size_bytes, offset)
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        return os.pwrite(fd, data, offset)
+
+    def rename(self, old: str, new: str, directory_fd: int) -> None:
+        os.rename(old, new, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+
+class Ledger:
+    """
+    The ledger of one directory, whose lock the caller holds. `now` is in ms since the epoch and
+    ends the runs of which nothing more can be learned. Raises `OSError` when there is no ledger
+    and none can be made, `LedgerError`.
+
+    After opening, `exits()` are the exits without ACK, and `started()` the runs that may be alive:
+    each of them is either adopted by the caller or given to `exited`.
+    """
+
+    def __init__(
+        self, directory_fd: int, boot_id: bytes, now: int, files: Files | None = None
+    ) -> None:
+        assert len(boot_id) == 16
+        self.epoch_max = 0
+        self.ledger_epoch = 0
+        #: Whether records were found damaged, and the ledger epoch begins anew for it.
+        self.damaged = False
+        self._files = files or Files()
+        self._directory_fd = directory_fd
+        self._boot_id = boot_id
+        self._fd = -1
+        self._size_bytes = 0
+        self._rewrite_at_bytes = REWRITE_BYTES_MIN
+        #: The last record of each attempt that is not forgotten.
+        self._live: dict[Key, bytes] = {}
+        #: Records that found no room yet, oldest first.
+        self._waiting: list[bytes] = []
+        same_boot = self._read()
+        self._end_unseen(same_boot, now)
+        try:
+            self._rewrite()
+        except OSError:
+            # A file of this boot serves as it is: what was found goes behind it.
+            if not same_boot:
+                raise
+            self._append_all(list(self._live.values()))
+
+    def close(self) -> None:
+        """
+        Give the descriptor back.
+        """
+        if self._fd >= 0:
+            self._files.close(self._fd)
+            self._fd = -1
+
+    @property
+    def is_waiting(self) -> bool:
+        """
+        Whether records wait for room: call `try_flush` again later.
+        """
+        return bool(self._waiting)
+
+    def exits(self) -> list[Exited]:
+        """
+        The exits without ACK, in the order of their attempts' last records.
+        """
+        return [_unpack_exit(r) for r in self._live.values() if r[0] == _EXIT]
+
+    def started(self) -> list[Started]:
+        """
+        The attempts that became a process and have no exit.
+        """
+        return [_unpack_started(r) for r in self._live.values() if r[0] == _STARTED]
+
+    def intend(self, job: int, attempt: int, at: int) -> None:
+        """
+        Remember that a process is about to be made. Raises `OSError`: then it must not be.
+        """
+        record = _pack(_INTENT, job, attempt, _STARTED_PART.pack(at, 0, 0))
+        self._flush()
+        self._write(record)
+        self._live[job, attempt] = record
+        self._rewrite_if_due()
+
+    def start(self, started: Started) -> None:
+        """
+        Remember which process it became.
+        """
+        job, attempt, started_at, pid, start_ticks = started
+        part = _STARTED_PART.pack(started_at, pid, start_ticks)
+        self._keep(job, attempt, _pack(_STARTED, job, attempt, part))
+
+    def exit(self, exited: Exited) -> None:
+        """
+        Remember how it ended.
+        """
+        self._keep(exited.job, exited.attempt, _pack_exit(exited))
+
+    def forget(self, job: int, attempt: int) -> None:
+        """
+        Forget an attempt: it is acknowledged, or did not become a process.
+        """
+        del self._live[job, attempt]
+        self._append_all([_pack(_ACK, job, attempt, b"")])
+
+    def greet(self, epoch: int) -> None:
+        """
+        Remember the epoch of a daemon, at least `epoch_max`.
+        """
+        assert epoch >= self.epoch_max
+        self._see_epoch(epoch)
+        self._append_all([_pack(_EPOCH, epoch, 0, b"")])
+
+    def try_flush(self) -> None:
+        """
+        Write what waits, as far as there is room.
+        """
+        try:
+            self._flush()
+        except OSError:
+            pass  # Invariant 2: it waits on, and `is_waiting` tells.
+
+    def _flush(self) -> None:
+        while self._waiting:
+            self._write(self._waiting[0])
+            del self._waiting[0]
+
+    def _keep(self, job: int, attempt: int, record: bytes) -> None:
+        assert (job, attempt) in self._live, "an attempt without its INTENT"
+        self._live[job, attempt] = record
+        self._append_all([record])
+
+    def _append_all(self, records: list[bytes]) -> None:
+        self._waiting += records
+        self.try_flush()
+
+    def _write(self, record: bytes) -> None:
+        if self._files.pwrite(self._fd, record, self._size_bytes) != RECORD_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._size_bytes += RECORD_BYTES
+
+    def _see_epoch(self, epoch: int) -> None:
+        self.epoch_max = max(self.epoch_max, epoch)
+        self.ledger_epoch = self.ledger_epoch or epoch
+
+    def _read(self) -> bool:
+        try:
+            self._fd = self._files.open(LEDGER_NAME, os.O_RDWR, self._directory_fd)
+        except FileNotFoundError:
+            return False
+        data = b""
+        while part := self._files.pread(self._fd, 1024 * 1024, len(data)):
+            data += part
+        records = [data[i : i + RECORD_BYTES] for i in range(0, len(data), RECORD_BYTES)]
+        # The end may be torn: a record cut short, or one whose bytes did not all arrive. Nothing
+        # was acted upon before its record was whole, so it can be left out.
+        if records and not _is_whole(records[-1]):
+            records.pop()
+        self._size_bytes = len(records) * RECORD_BYTES
+        same_boot = self._read_header(records[0] if records else b"")
+        if same_boot is None:
+            self._put_aside(is_empty=not data)
+            return False
+        for record in records[1:]:
+            if _is_whole(record):
+                self._replay(record)
+            else:
+                self.damaged = True
+        if self.damaged or not same_boot:
+            self.ledger_epoch = 0
+        return same_boot
+
+    def _read_header(self, record: bytes) -> bool | None:
+        if not record or not _is_whole(record) or record[0] != _HEADER:
+            return None
+        part = _RECORD.unpack(record)[4]
+        magic, version, boot_id, self.ledger_epoch, self.epoch_max = _HEADER_PART.unpack(part)
+        if magic != _MAGIC:
+            return None
+        if version > VERSION:
+            raise LedgerError(f"the ledger has version {version}, known are up to {VERSION}")
+        return bool(boot_id == self._boot_id)
+
+    def _put_aside(self, is_empty: bool) -> None:
+        self.close()
+        self._size_bytes = 0
+        if not is_empty:
+            self.damaged = True
+            self._files.rename(LEDGER_NAME, DAMAGED_NAME, self._directory_fd)
+
+    def _replay(self, record: bytes) -> None:
+        kind, _, attempt, job, _, _ = _RECORD.unpack(record)
+        if kind in (_INTENT, _STARTED, _EXIT):
+            self._live[job, attempt] = record
+        elif kind == _ACK:
+            self._live.pop((job, attempt), None)
+        elif kind == _EPOCH:
+            self._see_epoch(job)
+        else:
+            self.damaged = True
+
+    def _end_unseen(self, same_boot: bool, now: int) -> None:
+        for key, record in self._live.items():
+            if record[0] == _INTENT or (record[0] == _STARTED and not same_boot):
+                job, attempt, started_at, _, _ = _unpack_started(record)
+                # Killed between INTENT and STARTED, or the host went: the process may have been
+                # made, and nobody knows how it ended.
+                end = Exited(job, attempt, 0, False, started_at, now, False, 0, 0, 0)
+                self._live[key] = _pack_exit(end)
+
+    def _rewrite_if_due(self) -> None:
+        live_bytes = (1 + len(self._live)) * RECORD_BYTES
+        if self._size_bytes >= self._rewrite_at_bytes and live_bytes * 2 <= self._size_bytes:
+            try:
+                self._rewrite()
+            except OSError:
+                # The old file still serves; do not try again at every START.
+                self._rewrite_at_bytes = self._size_bytes + REWRITE_BYTES_MIN
+
+    def _rewrite(self) -> None:
+        part = _HEADER_PART.pack(_MAGIC, VERSION, self._boot_id, self.ledger_epoch, self.epoch_max)
+        data = _pack(_HEADER, 0, 0, part) + b"".join(self._live.values())
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+        fd = self._files.open(NEW_NAME, flags, self._directory_fd)
+        try:
+            written_bytes = 0
+            while written_bytes < len(data):
+                written_bytes += self._files.pwrite(fd, data[written_bytes:], written_bytes)
+            self._files.rename(NEW_NAME, LEDGER_NAME, self._directory_fd)
+        except OSError:
+            self._files.close(fd)
+            raise
+        self.close()
+        self._fd = fd
+        self._size_bytes = len(data)
+        self._rewrite_at_bytes = REWRITE_BYTES_MIN
+        self._waiting.clear()
+
+
+def read_boot_id() -> bytes:
+    """
+    The 16 bytes that name this boot of the host. Raises `OSError`.
+    """
+    with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+        return bytes.fromhex(file.read().decode().replace("-", ""))
+
+
+def _pack(kind: int, job: int, attempt: int, part: bytes, flags: int = 0) -> bytes:
+    data = _BODY.pack(kind, flags, attempt, job, part)
+    return data + _CRC.pack(zlib.crc32(data))
+
+
+def _pack_exit(exited: Exited) -> bytes:
+    job, attempt, status, known, started_at, ended_at, usage_known, *usage = exited
+    part = _EXIT_PART.pack(status, started_at, ended_at, *usage)
+    return _pack(_EXIT, job, attempt, part, _STATUS_KNOWN * known | _USAGE_KNOWN * usage_known)
+
+
+def _unpack_exit(record: bytes) -> Exited:
+    _, flags, attempt, job, part, _ = _RECORD.unpack(record)
+    known, usage_known = bool(flags & _STATUS_KNOWN), bool(flags & _USAGE_KNOWN)
+    status, started_at, ended_at, *usage = _EXIT_PART.unpack(part)
+    return Exited(job, attempt, status, known, started_at, ended_at, usage_known, *usage)
+
+
+def _unpack_started(record: bytes) -> Started:
+    _, _, attempt, job, part, _ = _RECORD.unpack(record)
+    return Started(job, attempt, *_STARTED_PART.unpack(part))
+
+
+def _is_whole(record: bytes) -> bool:
+    return len(record) == RECORD_BYTES and _CRC.pack(zlib.crc32(record[:-4])) == record[-4:]

@@ -1,0 +1,396 @@
+"""
+What queuectld and the runner say to each other: one message per SOCK_SEQPACKET packet, fixed
+layouts, little-endian. Every message opens with the same 16 bytes; padding is sent as zero and
+is not looked at; a message of a wrong length is refused, never guessed at.
+
+    head      type u8, 3 padding, attempt u32, job u64     (0 and 0 where no run is meant)
+
+    type      after the head                               meaning
+    daemon to runner
+    1 HELLO   version u32, epoch u64                       First on every connection. A lower epoch
+                                                           than any seen is refused by closing; any
+                                                           other closes the older connection.
+    2 START   umask u32, body_len u32, body                Start this attempt. Descriptors, by
+                                                           SCM_RIGHTS: the output file, and, when
+                                                           body_len > BODY_INLINE_BYTES_MAX, a memfd
+                                                           that holds the body instead.
+    3 SIGNAL  signo u32                                    To every process of the run's session.
+    4 ACK                                                  The exit is on disk: forget it.
+    5 STOP    grace_ms u32                                 End every run, then exit.
+    runner to daemon
+    16 WELCOME version u32, pid u32, started_at u64,       Answers HELLO. Every START since
+               ledger_epoch u64, length u16, version text  ledger_epoch, in this boot, is known.
+    17 RUNNING pid u32, started_at u64                     Answers START; after WELCOME, one for
+                                                           each live run.
+    18 EXITED  status i32, flags u8, 3 padding,            A run ended; after WELCOME, one for each
+               started_at, ended_at, utime_us, stime_us,   exit without ACK. Flag 1: the status is
+               maxrss_kib u64 each                         known. Flag 2: the usage is known.
+    19 REFUSED errno u32, stage u8, 3 padding              A START that did not become a process.
+    20 READY                                               End of the list after WELCOME.
+
+    body      cwd, argv count u32 and each, env count u32 and each "K=V", script; every text is
+              preceded by its length u32. An empty script means none: then argv[0] is the program,
+              searched in the job's own PATH. With a script, argv holds only its parameters.
+
+status is as wait(2) gives it. Times are ms since the epoch.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from struct import Struct
+from typing import NamedTuple
+
+VERSION = 1
+
+#: Larger bodies travel in a memfd: a packet must fit the socket's default buffer of 208 KiB.
+BODY_INLINE_BYTES_MAX = 64 * 1024
+#: The kernel takes 2 MiB of arguments and environment by default; the rest is room for a script.
+BODY_BYTES_MAX = 8 * 1024 * 1024
+MESSAGE_BYTES_MAX = BODY_INLINE_BYTES_MAX + 24
+SIGNAL_MAX = 64
+
+HELLO, START, SIGNAL, ACK, STOP = range(1, 6)
+WELCOME, RUNNING, EXITED, REFUSED, READY = range(16, 21)
+
+#: Where a START ended. SPAWN: the host had no room for a process or its record.
+CWD, EXEC, SCRIPT, SPAWN, DUPLICATE, STOPPING, BODY = range(1, 8)
+STAGES = {
+    CWD: "cwd",
+    EXEC: "exec",
+    SCRIPT: "script",
+    SPAWN: "spawn",
+    DUPLICATE: "duplicate",
+    STOPPING: "stopping",
+    BODY: "body",
+}
+
+_STATUS_KNOWN = 1
+_USAGE_KNOWN = 2
+
+_HEAD = Struct("<B3xIQ")
+_HELLO = Struct("<B3xIQIQ")
+_START = Struct("<B3xIQII")
+_U32 = Struct("<B3xIQI")  # SIGNAL and STOP
+_WELCOME = Struct("<B3xIQIIQQH")
+_RUNNING = Struct("<B3xIQIQ")
+_EXITED = Struct("<B3xIQiB3xQQQQQ")
+_REFUSED = Struct("<B3xIQIB3x")
+_LENGTH = Struct("<I")
+_UTF8 = ("utf-8", "surrogateescape")
+
+
+class MessageError(Exception):
+    """
+    The bytes are not a message of this table: the peer speaks something else.
+    """
+
+
+class BodyError(Exception):
+    """
+    The body of a START is malformed, too large, or says what no process can be given.
+    """
+
+
+class Hello(NamedTuple):
+    version: int
+    epoch: int
+
+
+class Start(NamedTuple):
+    job: int
+    attempt: int
+    umask: int
+    body_bytes: int
+    body: bytes | None  # None: in the memfd
+
+
+class Signal(NamedTuple):
+    job: int
+    attempt: int
+    signo: int
+
+
+class Ack(NamedTuple):
+    job: int
+    attempt: int
+
+
+class Stop(NamedTuple):
+    grace_ms: int
+
+
+class Welcome(NamedTuple):
+    version: int
+    pid: int
+    started_at: int
+    ledger_epoch: int
+    program_version: str
+
+
+class Running(NamedTuple):
+    job: int
+    attempt: int
+    pid: int
+    started_at: int
+
+
+class Exited(NamedTuple):
+    """
+    The end of a run. `status` is as wait(2) gives it, and means nothing unless `known`; the
+    usage is that of the leader and the children it waited for, and all 0 unless `usage_known`.
+    """
+
+    job: int
+    attempt: int
+    status: int
+    known: bool
+    started_at: int
+    ended_at: int
+    usage_known: bool
+    utime_us: int
+    stime_us: int
+    maxrss_kib: int
+
+
+class Refused(NamedTuple):
+    job: int
+    attempt: int
+    errno: int
+    stage: int
+
+
+class Ready(NamedTuple):
+    pass
+
+
+class Body(NamedTuple):
+    cwd: bytes
+    argv: list[bytes]
+    env: dict[bytes, bytes]
+    script: bytes
+
+
+Request = Hello | Start | Signal | Ack | Stop
+Event = Welcome | Running | Exited | Refused | Ready
+
+
+def pack_hello(epoch: int, version: int = VERSION) -> bytes:
+    """
+    Greet the runner as the daemon of `epoch` (1 or more).
+    """
+    assert epoch >= 1
+    return _HELLO.pack(HELLO, 0, 0, version, epoch)
+
+
+def pack_start(job: int, attempt: int, umask: int, body: bytes) -> bytes:
+    """
+    Start an attempt; `body` is from `pack_body`. Send the output file's descriptor with it, and,
+    when the body is larger than `BODY_INLINE_BYTES_MAX`, that of `body_memfd(body)` after it.
+    """
+    assert len(body) <= BODY_BYTES_MAX
+    head = _START.pack(START, attempt, job, umask, len(body))
+    return head + body if len(body) <= BODY_INLINE_BYTES_MAX else head
+
+
+def pack_signal(job: int, attempt: int, signo: int) -> bytes:
+    """
+    Signal a run's session. After SIGTERM or SIGKILL the run's EXITED waits for its last process.
+    """
+    return _U32.pack(SIGNAL, attempt, job, signo)
+
+
+def pack_ack(job: int, attempt: int) -> bytes:
+    """
+    Tell the runner that this exit is on disk.
+    """
+    return _HEAD.pack(ACK, attempt, job)
+
+
+def pack_stop(grace_ms: int) -> bytes:
+    """
+    Have every run terminated, killed after `grace_ms`, and the runner exit.
+    """
+    return _U32.pack(STOP, 0, 0, grace_ms)
+
+
+def pack_welcome(welcome: Welcome) -> bytes:
+    """
+    Answer a HELLO.
+    """
+    version, pid, started_at, ledger_epoch, program_version = welcome
+    text = program_version.encode(*_UTF8)
+    head = _WELCOME.pack(WELCOME, 0, 0, version, pid, started_at, ledger_epoch, len(text))
+    return head + text
+
+
+def pack_running(job: int, attempt: int, pid: int, started_at: int) -> bytes:
+    """
+    Report a live run.
+    """
+    return _RUNNING.pack(RUNNING, attempt, job, pid, started_at)
+
+
+def pack_exited(exited: Exited) -> bytes:
+    """
+    Report an end.
+    """
+    job, attempt, status, known, started_at, ended_at, usage_known, *usage = exited
+    flags = _STATUS_KNOWN * known | _USAGE_KNOWN * usage_known
+    return _EXITED.pack(EXITED, attempt, job, status, flags, started_at, ended_at, *usage)
+
+
+def pack_refused(job: int, attempt: int, errno: int, stage: int) -> bytes:
+    """
+    Report a START that did not become a process.
+    """
+    assert stage in STAGES
+    return _REFUSED.pack(REFUSED, attempt, job, errno, stage)
+
+
+def pack_ready() -> bytes:
+    """
+    End the list that follows WELCOME.
+    """
+    return _HEAD.pack(READY, 0, 0)
+
+
+def unpack_request(data: bytes) -> Request:
+    """
+    Read one message of the daemon. Raises `MessageError`.
+    """
+    size = len(data)
+    kind = data[0] if data else 0
+    if kind == START and size >= _START.size:
+        _, attempt, job, umask, body_bytes = _START.unpack_from(data)
+        inline_bytes = body_bytes if body_bytes <= BODY_INLINE_BYTES_MAX else 0
+        if size == _START.size + inline_bytes and body_bytes <= BODY_BYTES_MAX and umask <= 0o777:
+            body = data[_START.size :] if body_bytes <= BODY_INLINE_BYTES_MAX else None
+            return Start(job, attempt, umask, body_bytes, body)
+    elif kind == ACK and size == _HEAD.size:
+        _, attempt, job = _HEAD.unpack(data)
+        return Ack(job, attempt)
+    elif kind == SIGNAL and size == _U32.size:
+        _, attempt, job, signo = _U32.unpack(data)
+        if 1 <= signo <= SIGNAL_MAX:
+            return Signal(job, attempt, signo)
+    elif kind == HELLO and size == _HELLO.size:
+        _, _, _, version, epoch = _HELLO.unpack(data)
+        if epoch >= 1:
+            return Hello(version, epoch)
+    elif kind == STOP and size == _U32.size:
+        return Stop(_U32.unpack(data)[3])
+    raise MessageError(f"not a request: type {kind}, {size} bytes")
+
+
+def unpack_event(data: bytes) -> Event:
+    """
+    Read one message of the runner. Raises `MessageError`.
+    """
+    size = len(data)
+    kind = data[0] if data else 0
+    if kind == EXITED and size == _EXITED.size:
+        _, attempt, job, status, flags, started_at, ended_at, *usage = _EXITED.unpack(data)
+        known, usage_known = bool(flags & _STATUS_KNOWN), bool(flags & _USAGE_KNOWN)
+        return Exited(job, attempt, status, known, started_at, ended_at, usage_known, *usage)
+    if kind == RUNNING and size == _RUNNING.size:
+        _, attempt, job, pid, started_at = _RUNNING.unpack(data)
+        return Running(job, attempt, pid, started_at)
+    if kind == REFUSED and size == _REFUSED.size:
+        _, attempt, job, errno, stage = _REFUSED.unpack(data)
+        if stage in STAGES:
+            return Refused(job, attempt, errno, stage)
+    if kind == READY and size == _HEAD.size:
+        return Ready()
+    if kind == WELCOME and size >= _WELCOME.size:
+        _, _, _, version, pid, started_at, ledger_epoch, text_bytes = _WELCOME.unpack_from(data)
+        if size == _WELCOME.size + text_bytes:
+            text = data[_WELCOME.size :].decode(errors="replace")
+            return Welcome(version, pid, started_at, ledger_epoch, text)
+    raise MessageError(f"not an event: type {kind}, {size} bytes")
+
+
+def pack_body(cwd: str, argv: Sequence[str], env: Mapping[str, str], script: str = "") -> bytes:
+    """
+    Say what to execute, for `pack_start`. Bytes that were not text when they were read come as
+    surrogate escapes. Raises `BodyError` for everything that `unpack_body` would refuse.
+    """
+    parts = [_pack_text(cwd), _LENGTH.pack(len(argv))]
+    parts += [_pack_text(text) for text in argv]
+    parts.append(_LENGTH.pack(len(env)))
+    parts += [_pack_text(f"{name}={value}") for name, value in env.items()]
+    parts.append(_pack_text(script))
+    body = b"".join(parts)
+    if sorted(unpack_body(body).env) != sorted(name.encode(*_UTF8) for name in env):
+        raise BodyError("an environment name holds '='")
+    return body
+
+
+def unpack_body(body: bytes) -> Body:
+    """
+    Read what to execute. Raises `BodyError`; says nothing about whether it can be executed.
+    """
+    if len(body) > BODY_BYTES_MAX:
+        raise BodyError(f"{len(body)} bytes, of {BODY_BYTES_MAX} at most")
+    cwd, at = _unpack_text(body, 0)
+    argv, at = _unpack_texts(body, at)
+    settings, at = _unpack_texts(body, at)
+    script, at = _unpack_text(body, at)
+    if at != len(body):
+        raise BodyError("bytes after the end")
+    if not argv and not script:
+        raise BodyError("neither a program nor a script")
+    if b"\0" in cwd or any(b"\0" in text for text in argv) or any(b"\0" in s for s in settings):
+        raise BodyError("a zero byte in a text that ends at zero")
+    env = {}
+    for setting in settings:
+        name, equals, value = setting.partition(b"=")
+        if not name or not equals:
+            raise BodyError("an environment setting is not NAME=VALUE")
+        env[name] = value
+    return Body(cwd, argv, env, script)
+
+
+def body_memfd(body: bytes) -> int:
+    """
+    Put a body that is too large for a packet into a memfd. The caller closes it, after the
+    START was sent. Raises `OSError`.
+    """
+    fd = os.memfd_create("body", os.MFD_CLOEXEC)
+    try:
+        written_bytes = 0
+        while written_bytes < len(body):
+            written_bytes += os.pwrite(fd, body[written_bytes:], written_bytes)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _pack_text(text: str) -> bytes:
+    data = text.encode(*_UTF8)
+    return _LENGTH.pack(len(data)) + data
+
+
+def _unpack_length(body: bytes, at: int) -> tuple[int, int]:
+    start = at + _LENGTH.size
+    if start > len(body):
+        raise BodyError("cut short")
+    return _LENGTH.unpack_from(body, at)[0], start
+
+
+def _unpack_text(body: bytes, at: int) -> tuple[bytes, int]:
+    length, start = _unpack_length(body, at)
+    end = start + length
+    if end > len(body):
+        raise BodyError("cut short")
+    return body[start:end], end
+
+
+def _unpack_texts(body: bytes, at: int) -> tuple[list[bytes], int]:
+    # A lying count needs no check of its own: each text takes bytes, and they run out.
+    count, at = _unpack_length(body, at)
+    texts = []
+    for _ in range(count):
+        text, at = _unpack_text(body, at)
+        texts.append(text)
+    return texts, at

@@ -1,0 +1,122 @@
+"""
+What the kernel says about processes: their session, their age, how they ended.
+
+A pid by itself proves nothing, because numbers are used again. Three things do: being the parent
+of a process that was not waited for (its number stays taken, and so does that of its session), a
+pidfd, and the pid together with the start time in /proc. A number also stays taken while any
+process has it as its session, whoever the parent is.
+"""
+
+import errno
+import fcntl
+import os
+import signal
+import struct
+from collections.abc import Container, Sequence
+from typing import NamedTuple
+
+_PIDFD_INFO = struct.Struct("=QQ11Ii")  # struct pidfd_info, its first version: 64 bytes
+_PIDFD_INFO_EXIT = 1 << 3
+_PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64)
+
+
+class Process(NamedTuple):
+    pid: int
+    state: bytes
+    group: int
+    session: int
+    start_ticks: int  # since boot; with the pid, names a process for good
+
+
+def read(pid: int) -> Process | None:
+    """
+    Look at a process; None when it is gone. Raises `OSError` when the host has no room to look.
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        text = os.read(fd, 4096)
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(fd)
+    # The name comes second, in parentheses, and may hold anything, parentheses too.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return Process(pid, fields[0], int(fields[2]), int(fields[3]), int(fields[19]))
+
+
+def living(sessions: Container[int]) -> list[Process]:
+    """
+    Every process of these sessions that still executes: zombies are not among them. Costs one
+    look at each process of the host. Raises `OSError` when the host has no room to look.
+    """
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            process = read(int(name))
+            if process and process.session in sessions and process.state not in b"ZXx":
+                found.append(process)
+    return found
+
+
+def signal_session(leader: int, signos: Sequence[int], is_child: bool) -> None:
+    """
+    Send every process of a session these signals, in order. `is_child` says that the leader is an
+    unreaped child of ours: then its process group is signalled in one step, from which no fork
+    escapes. Other groups (a shell with job control and timeout(1) make them) are signalled process
+    by process. A process that has made a session of its own is out of reach.
+    Raises `OSError` when the host has no room to look for those.
+    """
+    if is_child:
+        for signo in signos:
+            try:
+                os.killpg(leader, signo)
+            except PermissionError:
+                pass  # All of it runs set-user-id as another user, out of our reach.
+    for process in living({leader}):
+        if not is_child or process.group != leader:
+            _signal(process, signos)
+
+
+def _signal(process: Process, signos: Sequence[int]) -> None:
+    try:
+        fd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        # Asked after opening: if it is this process now, the pidfd is of this process.
+        now = read(process.pid)
+        if now is not None and now.start_ticks == process.start_ticks:
+            for signo in signos:
+                signal.pidfd_send_signal(fd, signo)
+    except (ProcessLookupError, PermissionError):
+        pass
+    finally:
+        os.close(fd)
+
+
+def exit_status(pidfd: int) -> int | None:
+    """
+    The wait(2) status of a process that somebody else waited for; None while nobody did. Raises
+    `OSError` when this kernel (before 6.15) does not tell.
+    """
+    info = bytearray(_PIDFD_INFO.size)
+    _PIDFD_INFO.pack_into(info, 0, _PIDFD_INFO_EXIT, *([0] * 13))
+    fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info, True)
+    mask, *_, status = _PIDFD_INFO.unpack(info)
+    return status if mask & _PIDFD_INFO_EXIT else None
+
+
+def is_shortage(error: OSError) -> bool:
+    """
+    Whether the host lacked room (descriptors, processes, memory, disk), rather than the request
+    being wrong.
+    """
+    return error.errno in SHORTAGES
+
+
+SHORTAGES = frozenset(
+    (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
+)

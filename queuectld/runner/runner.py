@@ -1,0 +1,283 @@
+"""
+The runner: one thread, one epoll loop. It serves one daemon at a time, and outlives it.
+
+Invariants
+1. One daemon: the connection whose HELLO came last, of the highest epoch. A HELLO of a lower epoch
+   is refused, so what a replaced daemon still has in its socket never happens.
+2. Nothing waits but epoll: a peer that does not read is cut off, and told everything again when it
+   comes back.
+3. What wants another try (an unsettled run, a ledger without room, a connection without a
+   descriptor) is looked at every LOOK_MS, and only while there is such a thing.
+"""
+
+import os
+import select
+import socket
+from collections.abc import Callable
+
+from queuectld.runner import messages
+from queuectld.runner.clock import monotonic_ms, now_ms
+from queuectld.runner.connection import Connection, PeerGoneError, close_all
+from queuectld.runner.endpoint import peer_uid
+from queuectld.runner.ledger import Ledger
+from queuectld.runner.runs import Runs
+from queuectld.runner.spawn import Spawner
+
+LOOK_MS = 50
+#: From SIGTERM to SIGKILL when the runner itself is told to end.
+GRACE_MS = 10_000
+#: How long a runner that may leave waits for its first daemon, and for the next after one left.
+FIRST_HELLO_MS = 10_000
+NEXT_HELLO_MS = 1_000
+#: Messages that may wait for a daemon beyond the list after WELCOME. Past it the connection is
+#: closed: the next HELLO brings everything again.
+OUTBOX_COUNT_MAX = 4096
+#: Connections that have not said HELLO.
+STRANGERS_COUNT_MAX = 8
+#: Messages read in a row before the loop looks at anything else.
+BURST_COUNT_MAX = 64
+
+_FOREVER_MS = -1000  # epoll's word for it: any negative time
+
+
+class Runner:
+    """
+    Serves `listener` until told to stop, or, unless `stay`, until it is of no more use: no daemon
+    and no run. The numbers of SIGTERM and SIGINT arrive as bytes on `wakeup_fd`. `complain` takes
+    a line for people. Raises `OSError` when there is no room to watch all that the ledger holds.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        wakeup_fd: int,
+        ledger: Ledger,
+        complain: Callable[[str], None],
+        stay: bool = False,
+        program_version: str = "",
+    ) -> None:
+        self._listener = listener
+        self._wakeup_fd = wakeup_fd
+        self._ledger = ledger
+        self._complain = complain
+        self._stay = stay
+        self._program_version = program_version
+        self._started_at = now_ms()
+        self._daemon: Connection | None = None
+        self._strangers: dict[int, Connection] = {}
+        self._outbox_count_max = OUTBOX_COUNT_MAX
+        #: From here on a runner that is of no use leaves, in monotonic ms as all that follow.
+        self._leave_at = monotonic_ms() + FIRST_HELLO_MS
+        #: Once the runner is ending: when what still lives is killed; None once it was.
+        self._kill_at: int | None = None
+        self._look_at = 0
+        self._epoll = select.epoll()
+        self._epoll.register(wakeup_fd, select.EPOLLIN)
+        self._epoll.register(listener.fileno(), select.EPOLLIN)
+        self._is_listening = True
+        self._runs = Runs(self._epoll, ledger, Spawner(), self._send)
+        self._runs.adopt()
+
+    def run(self) -> None:
+        """
+        The loop.
+        """
+        while not self._is_finished():
+            for fd, events in self._epoll.poll(self._timeout_ms() / 1000):
+                # A HELLO may close the connection that another event of this round is about, so
+                # the rest waits for the next round.
+                if self._handle(fd, events):
+                    break
+            self._look(monotonic_ms())
+        if self._daemon is not None:
+            try:
+                self._daemon.flush()
+            except PeerGoneError:
+                pass  # It will hear it from the next runner.
+
+    def _is_finished(self) -> bool:
+        if len(self._runs) > 0:
+            return False
+        if self._runs.is_stopping:
+            return True
+        return not self._stay and self._daemon is None and monotonic_ms() >= self._leave_at
+
+    def _wants_look(self) -> bool:
+        return self._runs.is_unsettled or self._ledger.is_waiting or not self._is_listening
+
+    def _timeout_ms(self) -> int:
+        if self._wants_look():
+            return max(0, self._look_at - monotonic_ms())
+        if self._kill_at is not None:
+            return max(0, self._kill_at - monotonic_ms())
+        if len(self._runs) > 0 or self._stay or self._daemon is not None:
+            return _FOREVER_MS
+        return max(0, self._leave_at - monotonic_ms())
+
+    def _handle(self, fd: int, events: int) -> bool:
+        if self._daemon is not None and fd == self._daemon.fd:
+            self._serve(self._daemon, events)
+        elif self._runs.take_event(fd):
+            pass
+        elif fd in self._strangers:
+            return self._meet(self._strangers[fd])
+        elif fd == self._listener.fileno():
+            self._accept()
+        elif fd == self._wakeup_fd:
+            os.read(fd, 4096)
+            self._stop(GRACE_MS)
+        return False
+
+    def _look(self, now: int) -> None:
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = None
+            self._runs.kill()
+        if now >= self._look_at and self._wants_look():
+            self._look_at = now + LOOK_MS
+            self._runs.look()
+            self._ledger.try_flush()
+            if not self._is_listening:
+                self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+                self._is_listening = True
+
+    def _stop(self, grace_ms: int) -> None:
+        kill_at = monotonic_ms() + grace_ms
+        if not self._runs.is_stopping:
+            self._runs.terminate()
+            self._kill_at = kill_at
+        elif self._kill_at is not None:
+            self._kill_at = min(self._kill_at, kill_at)
+
+    def _accept(self) -> None:
+        try:
+            connected, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError:
+            # No descriptor for it: it waits in the backlog, and we try again at the next look.
+            self._epoll.unregister(self._listener.fileno())
+            self._is_listening = False
+            return
+        uid = peer_uid(connected)
+        if uid not in (0, os.geteuid()):
+            self._complain(f"closed a connection of uid {uid}")
+            connected.close()
+            return
+        if len(self._strangers) == STRANGERS_COUNT_MAX:
+            self._close(next(iter(self._strangers.values())), "never said HELLO")
+        connection = Connection(connected)
+        self._strangers[connection.fd] = connection
+        self._epoll.register(connection.fd, select.EPOLLIN)
+
+    def _close(self, connection: Connection, reason: str = "") -> None:
+        if reason:
+            self._complain(f"closed a connection: {reason}")
+        self._strangers.pop(connection.fd, None)
+        if connection is self._daemon:
+            self._daemon = None
+            self._leave_at = monotonic_ms() + NEXT_HELLO_MS
+        self._epoll.unregister(connection.fd)
+        connection.close()
+
+    def _meet(self, stranger: Connection) -> bool:
+        try:
+            received = stranger.receive()
+            if received is None:
+                return False
+            data, fds, _ = received
+            close_all(fds)
+            hello = messages.unpack_request(data)
+        except PeerGoneError:
+            self._close(stranger)
+            return False
+        except messages.MessageError as error:
+            self._close(stranger, str(error))
+            return False
+        if not isinstance(hello, messages.Hello):
+            self._close(stranger, "the first message was no HELLO")
+        elif hello.epoch < self._ledger.epoch_max:
+            self._close(stranger, f"epoch {hello.epoch} is over, {self._ledger.epoch_max} was seen")
+        else:
+            self._greet(stranger, hello)
+            return True
+        return False
+
+    def _greet(self, daemon: Connection, hello: messages.Hello) -> None:
+        if hello.version == messages.VERSION:
+            if self._daemon is not None:
+                self._close(self._daemon)
+            del self._strangers[daemon.fd]
+            self._daemon = daemon
+            self._ledger.greet(hello.epoch)
+        announcements = self._runs.announce()
+        self._outbox_count_max = OUTBOX_COUNT_MAX + len(announcements)
+        welcome = messages.Welcome(
+            messages.VERSION,
+            os.getpid(),
+            self._started_at,
+            self._ledger.ledger_epoch,
+            self._program_version,
+        )
+        if daemon is not self._daemon:
+            # WELCOME tells it the version that would have done.
+            try:
+                daemon.send(messages.pack_welcome(welcome))
+            except PeerGoneError:
+                pass
+            self._close(daemon, f"speaks version {hello.version}, not {messages.VERSION}")
+            return
+        self._send(messages.pack_welcome(welcome))
+        for message in announcements:
+            self._send(message)
+        self._send(messages.pack_ready())
+
+    def _send(self, message: bytes) -> None:
+        daemon = self._daemon
+        if daemon is None:
+            return
+        try:
+            daemon.send(message)
+        except PeerGoneError:
+            self._close(daemon)
+            return
+        waiting_count = len(daemon.outbox)
+        if waiting_count > self._outbox_count_max:
+            self._close(daemon, f"it left {waiting_count} messages unread")
+        elif waiting_count == 1:
+            self._epoll.modify(daemon.fd, select.EPOLLIN | select.EPOLLOUT)
+
+    def _serve(self, daemon: Connection, events: int) -> None:
+        try:
+            if events & select.EPOLLOUT:
+                daemon.flush()
+                if not daemon.outbox:
+                    self._epoll.modify(daemon.fd, select.EPOLLIN)
+            for _ in range(BURST_COUNT_MAX):
+                received = daemon.receive()
+                if received is None:
+                    return
+                self._obey(*received)
+                if self._daemon is not daemon:
+                    return
+        except PeerGoneError:
+            self._close(daemon)
+        except messages.MessageError as error:
+            self._close(daemon, str(error))
+
+    def _obey(self, data: bytes, fds: list[int], is_cut: bool) -> None:
+        try:
+            request = messages.unpack_request(data)
+            if isinstance(request, messages.Start):
+                self._runs.start(request, fds, is_cut)
+            elif fds:
+                raise messages.MessageError("descriptors with a message that has none")
+            elif isinstance(request, messages.Ack):
+                self._runs.acknowledge(request.job, request.attempt)
+            elif isinstance(request, messages.Signal):
+                self._runs.signal(request.job, request.attempt, request.signo)
+            elif isinstance(request, messages.Stop):
+                self._stop(request.grace_ms)
+            else:
+                raise messages.MessageError("a second HELLO")
+        finally:
+            close_all(fds)

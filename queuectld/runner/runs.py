@@ -1,0 +1,330 @@
+"""
+The runs: what is alive, what ended and is not acknowledged, and the way from one to the other.
+
+    START  ->  INTENT in the ledger -> posix_spawn -> STARTED in the ledger -> RUNNING
+    end    ->  wait4 -> EXIT in the ledger -> EXITED, again after every HELLO until ACK
+
+Invariants
+1. An attempt is in `_runs`, or in `_exits`, or unknown; a START of a known one is refused.
+2. A run stays in `_runs`, and its leader stays unreaped, until its end is complete. So its pid,
+   which also names its process group and session, cannot come to mean another process.
+3. The end of a run that was told to stop (SIGTERM, SIGKILL) is complete when no process of its
+   session is left. The end of any other is that of its leader; what it left behind is let be.
+
+A run is watched by its pidfd. Where that cannot say it all (a session that outlives its leader,
+an adopted leader that init has yet to reap, a run without a pidfd because descriptors ran out),
+the run is unsettled, and `look` has to be called again and again.
+"""
+
+import errno
+import os
+import resource
+import select
+import signal
+import stat
+from collections.abc import Callable
+
+from queuectld.runner import messages, process
+from queuectld.runner.clock import monotonic_ms, now_ms
+from queuectld.runner.connection import close_all
+from queuectld.runner.ledger import Key, Ledger, Started
+from queuectld.runner.messages import Exited
+from queuectld.runner.spawn import Spawner, SpawnError
+
+#: How long an adopted leader may stay a zombie before its status is given up: its parent is not us.
+REAPED_MS = 5_000
+
+
+class Run:
+    """
+    One live run.
+    """
+
+    __slots__ = (
+        "gone_at",
+        "is_child",
+        "is_killed",
+        "is_stopping",
+        "key",
+        "pid",
+        "pidfd",
+        "started_at",
+    )
+
+    def __init__(self, key: Key, pid: int, started_at: int, is_child: bool) -> None:
+        self.key = key
+        self.pid = pid
+        self.started_at = started_at
+        #: False when a runner before this one made the process: then init reaps it.
+        self.is_child = is_child
+        self.pidfd = -1
+        self.is_stopping = False
+        self.is_killed = False
+        #: When the leader was seen to be dead, in monotonic ms.
+        self.gone_at: int | None = None
+
+
+class Runs:
+    """
+    The runs of one ledger. Pidfds are watched in `epoll`; messages for the daemon, if there is
+    one, go to `report`.
+    """
+
+    def __init__(
+        self,
+        epoll: select.epoll,
+        ledger: Ledger,
+        spawner: Spawner,
+        report: Callable[[bytes], None],
+    ) -> None:
+        #: Set by `terminate`: nothing is started any more.
+        self.is_stopping = False
+        self._epoll = epoll
+        self._ledger = ledger
+        self._spawner = spawner
+        self._report = report
+        self._runs: dict[Key, Run] = {}
+        self._by_pidfd: dict[int, Run] = {}
+        self._unsettled: dict[Key, Run] = {}
+        #: Packed EXITED messages without ACK.
+        self._exits: dict[Key, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @property
+    def is_unsettled(self) -> bool:
+        """
+        Whether `look` has something to look at.
+        """
+        return bool(self._unsettled)
+
+    def announce(self) -> list[bytes]:
+        """
+        What a daemon is told after WELCOME: RUNNING of the living, EXITED of the dead.
+        """
+        running = [
+            messages.pack_running(*run.key, run.pid, run.started_at) for run in self._runs.values()
+        ]
+        return [*running, *self._exits.values()]
+
+    def acknowledge(self, job: int, attempt: int) -> None:
+        """
+        Forget an exit. Nothing happens when there is none: it was announced twice, and the first
+        ACK was enough.
+        """
+        if self._exits.pop((job, attempt), None) is not None:
+            self._ledger.forget(job, attempt)
+
+    def signal(self, job: int, attempt: int, signo: int) -> None:
+        """
+        Signal a run. Nothing happens when there is none: it ended meanwhile.
+        """
+        run = self._runs.get((job, attempt))
+        if run is not None:
+            self._signal(run, signo)
+
+    def terminate(self) -> None:
+        """
+        Start nothing any more, and ask every run to end.
+        """
+        self.is_stopping = True
+        for run in self._runs.values():
+            self._signal(run, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """
+        Kill every run.
+        """
+        for run in self._runs.values():
+            self._signal(run, signal.SIGKILL)
+
+    def take_event(self, fd: int) -> bool:
+        """
+        A descriptor became readable; False when it is none of the runs'.
+        """
+        run = self._by_pidfd.get(fd)
+        if run is None:
+            return False
+        # The pidfd stays readable: watching it further would spin.
+        self._epoll.unregister(fd)
+        del self._by_pidfd[fd]
+        self._unsettled[run.key] = run
+        run.gone_at = monotonic_ms()
+        self._settle([run])
+        return True
+
+    def look(self) -> None:
+        """
+        See whether unsettled runs have come to their end.
+        """
+        if self._unsettled:
+            self._settle(list(self._unsettled.values()))
+
+    def start(self, request: messages.Start, fds: list[int], is_cut: bool) -> None:
+        """
+        Make a process of a START and report RUNNING, or REFUSED. `fds` came with it, those that
+        were used up are removed; `is_cut` says that some were lost on the way. Raises
+        `MessageError` when it has not the descriptors that it must have.
+        """
+        started_at = now_ms()
+        key = (request.job, request.attempt)
+        try:
+            pid = self._spawn(request, fds, is_cut, started_at)
+        except SpawnError as error:
+            self._report(messages.pack_refused(*key, error.errno, error.stage))
+            return
+        run = self._runs[key] = Run(key, pid, started_at, is_child=True)
+        # The output belongs to the job now; its place in our table is the pidfd's.
+        close_all(fds)
+        try:
+            status = process.read(pid)
+            assert status is not None, "an unreaped child is in /proc"
+            start_ticks = status.start_ticks
+        except OSError:
+            start_ticks = 0  # No room to look. Should we die, the next runner will not adopt it.
+        self._ledger.start(Started(*key, started_at, pid, start_ticks))
+        self._watch(run)
+        self._report(messages.pack_running(*key, pid, started_at))
+
+    def _spawn(self, request: messages.Start, fds: list[int], is_cut: bool, started_at: int) -> int:
+        key = (request.job, request.attempt)
+        if key in self._runs or key in self._exits:
+            raise SpawnError(messages.DUPLICATE, errno.EEXIST)
+        if is_cut:
+            raise SpawnError(messages.SPAWN, errno.EMFILE)
+        if len(fds) != (2 if request.body is None else 1):
+            raise messages.MessageError(f"START with {len(fds)} descriptors")
+        if self.is_stopping:
+            raise SpawnError(messages.STOPPING, errno.ESHUTDOWN)
+        try:
+            data = request.body
+            if data is None:
+                data = _read_body(fds[1], request.body_bytes)
+            body = messages.unpack_body(data)
+        except messages.BodyError:
+            raise SpawnError(messages.BODY, errno.EBADMSG) from None
+        except OSError as error:
+            raise SpawnError(messages.BODY, error.errno or errno.EIO) from None
+        try:
+            self._ledger.intend(*key, started_at)
+        except OSError as error:
+            raise SpawnError(messages.SPAWN, error.errno or errno.EIO) from None
+        try:
+            return self._spawner.spawn(body, request.umask, fds[0])
+        except SpawnError:
+            self._ledger.forget(*key)
+            raise
+
+    def adopt(self) -> None:
+        """
+        Take up what the ledger holds. Raises `OSError` when there is no room to watch it all.
+        """
+        for exited in self._ledger.exits():
+            self._exits[exited.job, exited.attempt] = messages.pack_exited(exited)
+        for job, attempt, started_at, pid, start_ticks in self._ledger.started():
+            run = Run((job, attempt), pid, started_at, is_child=False)
+            self._runs[run.key] = run
+            try:
+                run.pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                self._ended(run, None)
+                continue
+            # Asked after opening: if it is this process now, the pidfd is of this process.
+            status = process.read(pid)
+            if status is None or status.start_ticks != start_ticks:
+                self._ended(run, None)
+                continue
+            self._by_pidfd[run.pidfd] = run
+            self._epoll.register(run.pidfd, select.EPOLLIN)
+
+    def _watch(self, run: Run) -> None:
+        try:
+            run.pidfd = os.pidfd_open(run.pid)
+            self._epoll.register(run.pidfd, select.EPOLLIN)
+            self._by_pidfd[run.pidfd] = run
+        except OSError:
+            self._unsettled[run.key] = run
+
+    def _signal(self, run: Run, signo: int) -> None:
+        signos = [signo]
+        if signo == signal.SIGTERM:
+            signos.append(signal.SIGCONT)  # A stopped process dies of SIGTERM once it goes on.
+        if signo in (signal.SIGTERM, signal.SIGKILL):
+            run.is_stopping = True
+        if signo == signal.SIGKILL:
+            run.is_killed = True
+        try:
+            process.signal_session(run.pid, signos, run.is_child)
+        except OSError:
+            # No room to look for its other groups. Those that survive their leader are seen when
+            # it dies, and a SIGKILL is then repeated.
+            pass
+
+    def _settle(self, runs: list[Run]) -> None:
+        stopping = {run.pid for run in runs if run.is_stopping}
+        living: set[int] = set()
+        if stopping:
+            try:
+                living = {found.session for found in process.living(stopping)}
+            except OSError:
+                living = stopping  # No room to look: the next look may tell.
+        for run in runs:
+            if run.is_stopping and run.pid in living:
+                if run.is_killed:
+                    self._signal(run, signal.SIGKILL)
+            elif run.is_child:
+                self._reap(run)
+            else:
+                self._learn(run)
+
+    def _reap(self, run: Run) -> None:
+        pid, status, usage = os.wait4(run.pid, os.WNOHANG)
+        # 0: it lives (it had no pidfd), or a debugger has not let go of it yet.
+        if pid != 0:
+            self._ended(run, status, usage)
+
+    def _learn(self, run: Run) -> None:
+        assert run.gone_at is not None
+        try:
+            status = process.exit_status(run.pidfd)
+        except OSError:
+            self._ended(run, None)
+            return
+        if status is not None or monotonic_ms() >= run.gone_at + REAPED_MS:
+            self._ended(run, status)
+
+    def _ended(
+        self, run: Run, status: int | None, usage: resource.struct_rusage | None = None
+    ) -> None:
+        job, attempt = run.key
+        exited = Exited(
+            job=job,
+            attempt=attempt,
+            status=status or 0,
+            known=status is not None,
+            started_at=run.started_at,
+            ended_at=now_ms(),
+            usage_known=usage is not None,
+            utime_us=int(usage.ru_utime * 1_000_000) if usage else 0,
+            stime_us=int(usage.ru_stime * 1_000_000) if usage else 0,
+            maxrss_kib=usage.ru_maxrss if usage else 0,
+        )
+        del self._runs[run.key]
+        self._unsettled.pop(run.key, None)
+        if run.pidfd >= 0:
+            os.close(run.pidfd)
+        self._ledger.exit(exited)
+        message = self._exits[run.key] = messages.pack_exited(exited)
+        self._report(message)
+
+
+def _read_body(fd: int, size_bytes: int) -> bytes:
+    # Only a regular file: reading from a pipe could wait for ever.
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_size != size_bytes:
+        raise messages.BodyError("the descriptor does not hold the body")
+    body = os.pread(fd, size_bytes, 0)
+    if len(body) != size_bytes:
+        raise messages.BodyError("the descriptor does not hold the body")
+    return body
