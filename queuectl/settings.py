@@ -129,7 +129,7 @@ def check(key: str, value: SettingValue) -> str | None:
     if setting.kind == "choice":
         return None if value in ON_LOST else f"must be one of {', '.join(ON_LOST)}"
     whole = setting.kind != "factor"
-    if isinstance(value, str) or isinstance(value, bool) or (whole and not isinstance(value, int)):
+    if isinstance(value, str | bool) or (whole and not isinstance(value, int)):
         return "must be a whole number" if whole else "must be a number"
     if not setting.minimum <= value <= setting.maximum:  # Also false for NaN.
         return f"must be between {setting.minimum:g} and {setting.maximum:g}"

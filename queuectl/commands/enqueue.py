@@ -1,0 +1,198 @@
+"""
+`enqueue`: from words, files and streams to jobs on disk.
+
+The path of one plain command is kept short: what only files, scripts and tables need is imported
+where it is needed.
+"""
+
+import os
+from typing import Any
+
+from queuectl.environment import caller_environment
+from queuectl.errors import EXIT_DONE, UsageError
+from queuectl.jobspec import decode_json, fields_of, fields_of_options, make_spec
+from queuectl.options import Arguments, Command, Option
+from queuectl.protocol import JobSpec
+from queuectl.session import Session
+
+#: What a job may be given, as options. `run` takes them too.
+JOB_OPTIONS = (
+    Option("id", "the job's id; without it, the next number", value="ID"),
+    Option("queue", "the queue to put it in (default: default)", value="NAME"),
+    Option("priority", "larger runs sooner: an integer, or high, medium, low", value="N"),
+    Option("max-retries", "retries after the first attempt", value="N", short="r"),
+    Option("timeout", "longest an attempt may run", value="DURATION", short="t"),
+    Option("kill-after", "from SIGTERM to SIGKILL at a timeout or cancel", value="DURATION"),
+    Option("cwd", "working directory (default: this one)", value="DIR", short="w"),
+    Option(
+        "env",
+        "set a variable; NAME alone passes on its value here",
+        value="NAME=VALUE",
+        short="e",
+        repeat=True,
+    ),
+    Option("env-all", "pass on the whole environment"),
+    Option(
+        "on-lost",
+        "what if nobody sees it end: retry, dead or hold",
+        value="WHAT",
+    ),
+)
+_FIELD_OPTIONS = ("id", "queue", "priority", "max-retries", "timeout", "kill-after", "cwd")
+_TIMING_OPTIONS = ("run-at", "delay", "on-lost")
+
+
+def enqueue(session: Session, arguments: Arguments) -> int:
+    """
+    Make one job, or those of a file, and print their ids.
+    """
+    if arguments.flag("partial") and not arguments.flag("file"):
+        raise UsageError("--partial: goes with -f FILE")
+    if arguments.flag("file"):
+        from queuectl.commands.batch import enqueue_file
+
+        return enqueue_file(session, arguments)
+    options = option_fields(arguments, session.now)
+    options.update(what_runs(arguments))
+    document = json_operand(arguments)
+    fields = {} if document is None else fields_of(document, session.now)
+    return send(session, arguments, make_spec(fields, options))
+
+
+def send(session: Session, arguments: Arguments, spec: JobSpec) -> int:
+    """
+    Enqueue one job and print its id, or with `--json` all about it.
+    """
+    with session.connect() as client:
+        answer = client.enqueue(
+            [spec], env=job_environment(arguments), want_jobs=session.structured
+        )
+    if session.structured:
+        from queuectl.documents import job_document
+
+        session.print_json(job_document(answer.jobs[0]))
+    else:
+        session.print(str(answer.ids[0]))
+    return EXIT_DONE
+
+
+def option_fields(arguments: Arguments, now: int) -> dict[str, Any]:
+    """
+    Return the JobSpec attributes that the options give. Raises UsageError.
+    """
+    given: dict[str, object] = {
+        name: arguments.value(name)
+        for name in (*_FIELD_OPTIONS, *_TIMING_OPTIONS)
+        if arguments.flag(name)
+    }
+    if arguments.flag("env"):
+        given["env"] = dict(_variable(each) for each in arguments.values("env"))
+    if arguments.flag("hold"):
+        given["hold"] = True
+    return fields_of_options(given, now) if given else {}
+
+
+def what_runs(arguments: Arguments) -> dict[str, Any]:
+    """
+    Return the attributes that say what runs, as far as options and operands do. Raises UsageError.
+    """
+    if arguments.flag("script"):
+        from queuectl.commands.batch import script_fields
+
+        return script_fields(arguments)
+    ways = arguments.flag("command") + (arguments.argv is not None) + bool(arguments.operands)
+    if ways > 1:
+        raise UsageError("give the command once: a string, --command, or -- ARGV")
+    if arguments.flag("command"):
+        return fields_of_options({"command": arguments.value("command")}, 0)
+    if arguments.argv is not None:
+        if not arguments.argv:
+            raise UsageError("nothing follows --: give the program and its arguments")
+        return fields_of_options({"argv": arguments.argv}, 0)
+    if len(arguments.operands) > 1:
+        words = " ".join(arguments.operands)
+        raise UsageError(
+            f"one string is a shell command, several are not: quote it, or write -- {words}"
+        )
+    if not arguments.operands:
+        raise UsageError("nothing to run: give a command, a JSON object, -f FILE or -- ARGV")
+    if is_json(arguments.operands[0]):
+        return {}
+    return fields_of_options({"command": arguments.operands[0]}, 0)
+
+
+def is_json(operand: str) -> bool:
+    """
+    Return whether the operand is a JSON object rather than a shell command.
+    """
+    # `{ make; }` is a shell command too: a JSON object goes on with a quote or ends.
+    return operand.lstrip().startswith("{") and operand.lstrip()[1:].lstrip()[:1] in ('"', "}", "")
+
+
+def json_operand(arguments: Arguments) -> object:
+    """
+    Return the JSON object that is the operand; None if there is none. Raises UsageError.
+    """
+    if not arguments.operands or not is_json(arguments.operands[0]):
+        return None
+    document: object = decode_json(arguments.operands[0])
+    return document
+
+
+def job_environment(arguments: Arguments) -> dict[str, str]:
+    """
+    Return what jobs take over from this process's environment.
+    """
+    return caller_environment(os.environ, everything=arguments.flag("env-all"))
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if equals:
+        return name, value
+    if name not in os.environ:
+        raise UsageError(f"--env: {name!a} is not set here; write NAME=VALUE")
+    return name, os.environ[name]
+
+
+COMMANDS = (
+    Command(
+        ("enqueue",),
+        "put a command into the queue",
+        enqueue,
+        operands="COMMAND | JSON | -f FILE | --script FILE [-- ARGS...] | -- ARGV...",
+        operands_max=None,
+        takes_argv=True,
+        options=(
+            Option("command", "the shell command", value="COMMAND", short="c"),
+            Option(
+                "file",
+                "jobs of a file: a JSON object, an array, or one object per line; - is stdin",
+                value="FILE",
+                short="f",
+            ),
+            Option(
+                "script",
+                "store the text of FILE and run it, by its #! line or else by sh",
+                value="FILE",
+            ),
+            *JOB_OPTIONS,
+            Option("run-at", "start it then, not before", value="TIME"),
+            Option("delay", "start it after this long", value="DURATION", short="d"),
+            Option("hold", "let it wait for `queuectl release`"),
+            Option("partial", "with -f: make the jobs that can be made, say what of the others"),
+        ),
+        details=(
+            "Prints the job's id when the job is on disk. One string is run by /bin/sh -c; what\n"
+            "follows -- is run as it is. Jobs get the current directory and, of the environment,\n"
+            "PATH HOME USER LANG LC_* TZ SHELL TERM XDG_RUNTIME_DIR. Options beat JSON fields.\n"
+            "A file is enqueued whole or not at all."
+        ),
+        examples=(
+            'queuectl enqueue "tar cz /srv/site | gpg -e -r me > site.tgz.gpg"',
+            'queuectl enqueue \'{"id": "job1", "command": "sleep 2"}\' --priority high',
+            "queuectl enqueue --delay 1h30m --max-retries 5 -- rsync -a src/ host:dst/",
+            "queuectl enqueue -f jobs.json",
+        ),
+    ),
+)

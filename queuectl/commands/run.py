@@ -1,0 +1,89 @@
+"""
+`run`: enqueue, follow the output, exit as the job does.
+
+A command in the foreground that fails should say so at once, so `run` retries only if asked to.
+"""
+
+from queuectl.commands.enqueue import (
+    JOB_OPTIONS,
+    job_environment,
+    json_operand,
+    option_fields,
+    what_runs,
+)
+from queuectl.errors import (
+    EXIT_DONE,
+    EXIT_NOTHING,
+    DaemonUnreachable,
+    UsageError,
+    exit_code,
+)
+from queuectl.following import Follower
+from queuectl.jobspec import fields_of, make_spec
+from queuectl.options import Arguments, Command, Option
+from queuectl.session import Session
+from queuectl.views import JobView
+
+
+def run(session: Session, arguments: Arguments) -> int:
+    """
+    Run one job to its end and return its exit code.
+    """
+    if session.structured or session.quiet:
+        raise UsageError("run: prints the job's output, in no other form; see enqueue and wait")
+    options = option_fields(arguments, session.now)
+    options.update(what_runs(arguments))
+    document = json_operand(arguments)
+    fields = {"max_retries": 0} | ({} if document is None else fields_of(document, session.now))
+    spec = make_spec(fields, options)
+    with session.connect() as client:
+        identifier = client.enqueue([spec], env=job_environment(arguments)).ids[0]
+        assert identifier is not None
+        follower = Follower(session, client, identifier, attempt=1)
+        try:
+            job = follower.follow()
+        except KeyboardInterrupt:
+            session.complain(f"detached; job {identifier} goes on: queuectl logs -f {identifier}")
+            return exit_code("interrupted")
+        except DaemonUnreachable as error:
+            session.complain(f"{error}; job {identifier} goes on: queuectl logs -f {identifier}")
+            return exit_code(error.code)
+        finally:
+            follower.client.close()
+    return job_exit_code(session, job)
+
+
+def job_exit_code(session: Session, job: JobView) -> int:
+    """
+    Return the exit code that passes on how *job* ended; say what the code alone does not.
+    """
+    if job.state == "completed":
+        return EXIT_DONE
+    if job.signal is None and job.exit_code:
+        return job.exit_code
+    reason = f": {job.last_error}" if job.last_error else ""
+    session.complain(f"job {job.id} is {job.state}{reason}")
+    return EXIT_NOTHING if job.signal is None else 128 + job.signal
+
+
+COMMANDS = (
+    Command(
+        ("run",),
+        "run a command through the queue, show its output, exit as it does",
+        run,
+        operands="COMMAND | JSON | --script FILE [-- ARGS...] | -- ARGV...",
+        operands_max=None,
+        takes_argv=True,
+        options=(
+            Option("command", "the shell command", value="COMMAND", short="c"),
+            Option("script", "run the text of FILE", value="FILE"),
+            *JOB_OPTIONS,
+        ),
+        details=(
+            "The exit code is the job's; 128 and the signal's number if a signal ended it; 1 if\n"
+            "there is none. Ctrl-C leaves the job running and says how to come back. Failures are\n"
+            "not retried unless --max-retries says so."
+        ),
+        examples=("queuectl run -- make -j2", "queuectl run --queue heavy 'make && make install'"),
+    ),
+)

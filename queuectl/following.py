@@ -1,0 +1,101 @@
+"""
+Following a job's output to its end, through retries of the job and restarts of the daemon.
+
+One attempt at a time: its end comes with a view of the job, which says what happens next. When the
+connection is lost, the job is not: it is followed again over a new one, from the next byte on.
+"""
+
+import sys
+
+from queuectl.client import Client
+from queuectl.durations import describe_duration
+from queuectl.endings import ending
+from queuectl.errors import ConnectionLost, ProtocolError
+from queuectl.protocol import LogEnd, Logs, Output
+from queuectl.session import Session
+from queuectl.views import FINISHED_STATES, JobView
+
+
+class Follower:
+    """
+    Writes the output of job *identifier*, from *attempt* on, raw to stdout.
+
+    With *only* that attempt's. Whoever starts a follower closes the client.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        client: Client,
+        identifier: str,
+        attempt: int,
+        *,
+        only: bool = False,
+        tail_lines: int | None = None,
+    ) -> None:
+        self.client = client
+        self._session = session
+        self._id = identifier
+        self._attempt = attempt
+        self._only = only
+        self._tail_lines = tail_lines
+        self._offset = 0
+
+    def follow(self) -> JobView:
+        """
+        Write output until the job, or the one attempt, has ended; return the job as it is then.
+
+        Raises RequestRefused, DaemonUnreachable, KeyboardInterrupt, BrokenPipeError.
+        """
+        while True:
+            try:
+                job = self._follow_attempt()
+            except ProtocolError:
+                raise
+            except ConnectionLost:
+                self.client = self._session.reconnect()
+                continue
+            if self._only or job.state in FINISHED_STATES:
+                return job
+            self._note(job)
+            self._attempt += 1
+            self._offset = 0
+            self._tail_lines = None
+
+    def _follow_attempt(self) -> JobView:
+        request = Logs(
+            id=self._id,
+            attempt=self._attempt,
+            tail_lines=self._tail_lines if self._offset == 0 else None,
+            offset=self._offset,
+            follow=True,
+        )
+        for answer in self.client.stream(request, Output, LogEnd):
+            if isinstance(answer, LogEnd):
+                return answer.job
+            assert isinstance(answer, Output)
+            write_output(self._session, answer)
+            self._offset = answer.offset + len(answer.data)
+        raise AssertionError("a stream ends with its end")
+
+    def _note(self, job: JobView) -> None:
+        text = f"attempt {self._attempt} of job {job.id} failed"
+        if how := ending(job):
+            text += f" ({how})"
+        if job.next_run_at is not None:
+            wait_ms = max(job.next_run_at - job.updated_at, 0)
+            text += f", next attempt in {describe_duration(wait_ms)}"
+        elif job.state == "held":
+            text += f", held: queuectl release {job.id}"
+        self._session.complain(text)
+
+
+def write_output(session: Session, output: Output) -> None:
+    """
+    Write a piece of a job's output to stdout as it is, at once.
+    """
+    if output.dropped_bytes:
+        session.complain(f"{output.dropped_bytes} bytes are gone here: over the output limit")
+    sys.stdout.flush()
+    sys.stdout.buffer.write(output.data)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,156 @@
+"""
+What a command has at hand: the daemon, the two output streams, and how to write to them.
+
+stdout is for results alone, so that it can be piped: text, or with `--json` exactly one JSON
+document. What is said to the user goes to stderr. Text is escaped for the terminal on both.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterable
+
+from queuectl import discovery
+from queuectl.client import Client
+from queuectl.errors import DaemonUnreachable, UsageError
+from queuectl.escape import printable
+from queuectl.options import Arguments, Option
+
+#: How long a daemon may be away in the middle of a command. Long journals take a while to read.
+_RECONNECT_SECONDS = 15.0
+
+#: Options that every command has, before its name or after.
+GLOBAL_OPTIONS = (
+    Option("socket", "the daemon's socket", value="PATH"),
+    Option("json", "print one JSON document"),
+    Option("jsonl", "print one JSON document per line"),
+    Option("quiet", "print ids only", short="q"),
+    Option(
+        "color",
+        "color on stdout (default: auto)",
+        value="WHEN",
+        choices=("auto", "always", "never"),
+    ),
+    Option("no-color", "the same as --color never"),
+    Option("help", "show this help", short="h"),
+)
+
+
+class Session:
+    """
+    One run of one command.
+    """
+
+    def __init__(self, arguments: Arguments) -> None:
+        self.json = arguments.flag("json")
+        self.jsonl = arguments.flag("jsonl")
+        self.quiet = arguments.flag("quiet")
+        if self.json + self.jsonl + self.quiet > 1:
+            raise UsageError("--json, --jsonl and --quiet: give one of them")
+        self._socket = arguments.value("socket")
+        self._color = "never" if arguments.flag("no-color") else arguments.value("color") or "auto"
+        #: When the command was given: what `now` means in its arguments, milliseconds.
+        self.now = time.time_ns() // 1_000_000
+
+    @property
+    def structured(self) -> bool:
+        """
+        Whether the output is JSON, in either form.
+        """
+        return self.json or self.jsonl
+
+    @property
+    def place(self) -> discovery.Place:
+        """
+        Where the daemon is to be found.
+        """
+        return discovery.locate(self._socket)
+
+    def connect(self) -> Client:
+        """
+        Return a connection to the daemon, started first where that is ours to do.
+        """
+        return Client(self.place.socket, start=self._start)
+
+    def connect_running(self) -> Client:
+        """
+        Return a connection to the daemon if it runs. Raises DaemonUnreachable.
+        """
+        return Client(self.place.socket)
+
+    def reconnect(self) -> Client:
+        """
+        Return a new connection to a daemon that went away and may come back: a restart, an upgrade.
+
+        Starts none: it may have been stopped on purpose. Raises DaemonUnreachable.
+        """
+        deadline = time.monotonic() + _RECONNECT_SECONDS
+        while True:
+            try:
+                return self.connect_running()
+            except DaemonUnreachable:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
+
+    def _start(self) -> None:
+        # Most commands find a daemon running and need none of this.
+        from queuectl.autostart import start_at
+
+        start_at(self.place)
+
+    def print(self, text: str) -> None:
+        """
+        Write *text*, which is already fit for a terminal, and a newline to stdout.
+        """
+        sys.stdout.write(text + "\n")
+
+    def print_json(self, document: object) -> None:
+        """
+        Write *document* as JSON: indented with `--json`, on one line with `--jsonl`.
+        """
+        from queuectl.documents import encode_json
+
+        self.print(encode_json(document, indent=0 if self.jsonl else 2))
+
+    def print_json_array(self, items: Iterable[object]) -> None:
+        """
+        Write *items* as they come: as one JSON array, or with `--jsonl` one per line.
+        """
+        from queuectl.documents import encode_json
+
+        if self.jsonl:
+            for item in items:
+                self.print(encode_json(item))
+            return
+        lead = "["
+        for item in items:
+            self.print(lead)
+            lead = ","
+            sys.stdout.write(encode_json(item, indent=2))
+        self.print("[]" if lead == "[" else "\n]")
+
+    def complain(self, text: str) -> None:
+        """
+        Write one line to stderr, after what stdout was given so far.
+        """
+        sys.stdout.flush()
+        sys.stderr.write(f"queuectl: {printable(text)}\n")
+        sys.stderr.flush()
+
+    @property
+    def on_terminal(self) -> bool:
+        """
+        Whether a person reads stdout.
+        """
+        return sys.stdout.isatty()
+
+    @property
+    def colored(self) -> bool:
+        """
+        Whether stdout gets colors. See https://no-color.org for NO_COLOR.
+        """
+        if self._color != "auto":
+            return self._color == "always"
+        dumb = os.environ.get("TERM", "dumb") == "dumb"
+        return self.on_terminal and not os.environ.get("NO_COLOR") and not dumb
