@@ -1,0 +1,9 @@
+"""
+python -m queuectld: see main.py.
+"""
+
+import sys
+
+from queuectld.main import main
+
+sys.exit(main())

@@ -1,0 +1,401 @@
+"""
+The loop: gather what happened, decide, remember, and only then do.
+
+One turn: epoll says what is ready; reading it appends events; each event is decided by the queue,
+and its records and effects join the *gathering*. When no batch is in flight the gathering becomes
+the next one. Its effects are performed when it is on disk. So there is exactly one place where
+effects begin, perform(), and it is only reached with everything before on disk.
+
+A reply to a query changes nothing, but it shows what was decided before it: it waits for the batch
+in flight, or the gathering, as if it had records. Nobody sees what a crash could undo.
+"""
+
+import os
+import select
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from queuectl.protocol import Refused, Status
+from queuectld.core.effects import (
+    AckExit,
+    AwaitJobs,
+    DeleteOutput,
+    Effect,
+    Reply,
+    SignalRun,
+    StartRun,
+    StopDaemon,
+    StreamLogs,
+)
+from queuectld.core.events import (
+    ClockStepped,
+    Event,
+    Requested,
+    StorageChanged,
+    TimerFired,
+)
+from queuectld.core.queue import Queue
+from queuectld.core.records import Record, store
+from queuectld.journal.errors import JournalFailed, JournalFull
+from queuectld.journal.frames import BATCH_BYTES_MAX, pack_record
+from queuectld.journal.journal import Journal
+from queuectld.runtime.clock import Clock
+from queuectld.runtime.committer import Committer
+from queuectld.runtime.housekeeping import Housekeeping
+from queuectld.runtime.log import log_record
+from queuectld.runtime.output import OutputStore
+from queuectld.runtime.runner_link import RunnerLink
+from queuectld.runtime.server import Server
+from queuectld.runtime.status import status_report
+from queuectld.runtime.streams import Streams
+
+# How long the loop sleeps at most: a clock that was set or a suspended machine is noticed by then.
+SLEEP_MS_MAX = 30_000
+# The same while jobs wait for a time by wall clock.
+SLEEP_SCHEDULED_MS_MAX = 1_000
+# A batch of this size goes to disk before more is read: what gathers must stay a batch.
+GATHER_BYTES_MAX = BATCH_BYTES_MAX // 2
+# Time given to the jobs of a throw-away daemon between SIGTERM and SIGKILL.
+THROW_AWAY_GRACE_MS = 2_000
+
+
+class Gathering(Struct):
+    """
+    What was decided and is not on disk: records, packed and as they are, and effects.
+    """
+
+    packed: list[bytes] = []
+    packed_bytes: int = 0
+    records: list[Record] = []
+    effects: list[Effect] = []
+
+
+class Daemon:
+    """
+    Owns the queue. Built by main.py, which has recovered the journal already.
+    """
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        journal: Journal,
+        clock: Clock,
+        state_dir: str,
+        mode: str,
+        version: str,
+        log: Any,
+        throw_away: bool = False,
+    ) -> None:
+        self.queue = queue
+        self.journal = journal
+        self.clock = clock
+        self.state_dir = state_dir
+        self.mode = mode
+        self.version = version
+        self.log = log
+        self.throw_away = throw_away
+        self.started_at = clock.now()
+        self.failed = False
+        self.epoll = select.epoll()
+        self.handlers: dict[int, Callable[[int], None]] = {}
+        self.committer = Committer()
+        self.watch(self.committer.wake_fd, self._committed)
+        self.output = OutputStore(f"{state_dir}/output")
+        self.streams = Streams(queue, self.output, self.reply, self._may_stream)
+        self.housekeeping = Housekeeping(self)
+        self.server: Server | None = None
+        self.runner: RunnerLink | None = None
+        self._stopping = False
+        self._events: list[Event] = []
+        self._gathering = Gathering()
+        #: The one batch that is on its way to the disk.
+        self._in_flight: Gathering | None = None
+        #: Whether the committer's task is that batch, not one of the housekeeping's.
+        self._committing = False
+        self._storage_full = False
+        self._poll_at: int | None = None
+
+    # --- wiring, used by main.py ------------------------------------------------------------
+
+    def watch(self, fd: int, handler: Callable[[int], None]) -> None:
+        """
+        Call *handler* with the epoll events when *fd* is readable.
+        """
+        self.handlers[fd] = handler
+        self.epoll.register(fd, select.EPOLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """
+        Stop watching *fd*.
+        """
+        self.epoll.unregister(fd)
+        del self.handlers[fd]
+
+    def listen(self, server: Server) -> None:
+        """
+        Serve clients from now on.
+        """
+        server.handle = lambda client, request: self.event(Requested(client, request))
+        server.gone = self.streams.client_gone
+        self.server = server
+
+    def event(self, event: Event) -> None:
+        """
+        Have an event decided in this turn.
+        """
+        self._events.append(event)
+
+    def stop(self) -> None:
+        """
+        End the loop after this turn.
+        """
+        self._stopping = True
+
+    @property
+    def idle(self) -> bool:
+        """
+        Whether everything that was decided is on disk and the committer is free.
+        """
+        return not self.committer.busy and not self._gathering.records
+
+    # --- the loop ---------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """
+        Serve until stopped. Raises JournalFailed when the disk fails.
+        """
+        while not self._stopping:
+            ready = self.epoll.poll(self._sleep_s())
+            for fd, events in ready:
+                handler = self.handlers.get(fd)
+                if handler is not None:
+                    handler(events)
+            self.turn()
+        self._finish()
+
+    def turn(self) -> None:
+        """
+        Decide everything that happened, and hand it to the disk.
+        """
+        now = self.clock.now()
+        self._look_at_clocks(now)
+        while self._events:
+            events, self._events = self._events, []
+            for event in events:
+                self._decide(event, now)
+                if self._gathering.packed_bytes > GATHER_BYTES_MAX:
+                    self._commit_and_wait()
+        self._submit()
+        if self._poll_at is not None and now >= self._poll_at:
+            self._poll_at = None
+            self.streams.poll()
+        if self.server is not None:
+            self.server.flush()
+
+    def _sleep_s(self) -> float:
+        now = self.clock.now()
+        waiting = bool(self.queue.state.members["scheduled"])
+        sleep_ms = SLEEP_SCHEDULED_MS_MAX if waiting else SLEEP_MS_MAX
+        if self._poll_at is None:
+            self._poll_at = self.streams.next_deadline(now)
+        for deadline in (
+            self.queue.next_deadline(),
+            self._poll_at,
+            self.runner.next_deadline() if self.runner is not None else None,
+            self.housekeeping.next_deadline(),
+        ):
+            if deadline is not None:
+                sleep_ms = min(sleep_ms, deadline - now)
+        return max(sleep_ms, 0) / 1000
+
+    def _look_at_clocks(self, now: int) -> None:
+        offset_ms = self.clock.stepped()
+        if offset_ms is not None:
+            self.log.warning("clock_stepped", offset_ms=offset_ms)
+            self.event(ClockStepped(offset_ms))
+        if self.runner is not None:
+            self.runner.attend(now)
+        self.housekeeping.attend(now)
+        deadline = self.queue.next_deadline()
+        if deadline is not None and deadline <= now:
+            self.event(TimerFired())
+
+    def _decide(self, event: Event, now: int) -> None:
+        if isinstance(event, Requested) and isinstance(event.request, Status):
+            self.reply(event.client, status_report(self, event.request.call, now))
+            return
+        records, effects = self.queue.handle(event, now)
+        gathering = self._gathering
+        if records:
+            packed = [pack_record(*store(record)) for record in records]
+            size = sum(map(len, packed))
+            if gathering.packed_bytes + size > BATCH_BYTES_MAX:
+                self._commit_and_wait()
+                gathering = self._gathering
+            gathering.records += records
+            gathering.packed += packed
+            gathering.packed_bytes += size
+        for effect in effects:
+            self._later(effect)
+
+    def reply(self, client: int, response: Any) -> None:
+        """
+        Answer a client once everything decided so far is on disk.
+        """
+        self._later(Reply(client, response))
+
+    def _later(self, effect: Effect) -> None:
+        if self._gathering.records:
+            self._gathering.effects.append(effect)
+        elif self._in_flight is not None:
+            self._in_flight.effects.append(effect)
+        else:
+            self.perform(effect)
+
+    # --- remembering ------------------------------------------------------------------------
+
+    def _submit(self) -> None:
+        if self._gathering.records and self._in_flight is None and not self.committer.busy:
+            self._in_flight, self._gathering = self._gathering, Gathering()
+            self.commit_in_flight()
+
+    def commit_in_flight(self) -> None:
+        """
+        Hand the batch in flight to the disk, for the first time or, after JournalFull, again.
+        """
+        assert self._in_flight is not None
+        packed = self._in_flight.packed
+        self._committing = True
+        self.committer.submit(lambda: self.journal.commit(packed))
+
+    def _committed(self, _events: int) -> None:
+        outcome = self.committer.collect()
+        if outcome is not None:
+            self._settle(*outcome)
+
+    def _settle(self, result: Any, error: BaseException | None) -> None:
+        """
+        Go on after the committer's task: perform the batch's effects, or see what failed.
+        """
+        batch = None
+        if self._committing:
+            self._committing = False
+            if isinstance(error, JournalFull):
+                # Nothing of it was written: the same batch is tried again when there is room.
+                self.housekeeping.found_no_room()
+                self._note_storage()
+                return
+            batch, self._in_flight = self._in_flight, None
+        if isinstance(error, JournalFailed):
+            self._storage_failed(batch, error)
+        if batch is None:
+            self.housekeeping.done(result, error)
+        elif error is not None:
+            raise error
+        else:
+            self.housekeeping.committed()
+            for effect in batch.effects:
+                self.perform(effect)
+            for record in batch.records:
+                log_record(self.log, record)
+                number = getattr(record, "number", None)
+                if number is not None:
+                    self.streams.changed(number)
+        self._note_storage()
+        self._submit()
+
+    def _note_storage(self) -> None:
+        full = self.journal.full or self.housekeeping.waits_for_room
+        if full != self._storage_full:
+            self._storage_full = full
+            self.log.warning("storage_full" if full else "storage_has_room")
+            self.event(StorageChanged(full))
+
+    def _commit_and_wait(self) -> None:
+        """
+        Bring the gathering to disk before anything else is decided.
+        """
+        while self._gathering.records:
+            while self.committer.busy:
+                outcome = self.committer.collect(wait=True)
+                assert outcome is not None
+                self._settle(*outcome)
+                if self.housekeeping.waits_for_room:
+                    return  # The disk is full: the rest gathers, enqueues are refused by now.
+            self._submit()
+
+    def _storage_failed(self, batch: Gathering | None, error: JournalFailed) -> None:
+        """
+        The disk failed: tell everybody who waits for it, then end. Nothing may be confirmed.
+        """
+        self.failed = True
+        message = "not confirmed stored; the daemon ends. Repeat it with the same request id"
+        for gathering in (batch, self._gathering):
+            for effect in gathering.effects if gathering is not None else ():
+                if isinstance(effect, Reply) and self.server is not None:
+                    refused = Refused(call=effect.response.call, code="storage", message=message)
+                    self.server.reply(effect.client, refused)
+        if self.server is not None:
+            self.server.close()
+        raise error
+
+    # --- doing ------------------------------------------------------------------------------
+
+    def perform(self, effect: Effect) -> None:
+        """
+        Do what was decided. Everything that was decided before it is on disk.
+        """
+        if isinstance(effect, Reply):
+            if self.server is not None:
+                self.server.reply(effect.client, effect.response)
+        elif isinstance(effect, AckExit):
+            if self.runner is not None:
+                self.runner.ack(effect.number, effect.attempt)
+        elif isinstance(effect, StartRun):
+            if self.runner is not None:
+                self.runner.start(effect)
+        elif isinstance(effect, SignalRun):
+            if self.runner is not None:
+                self.runner.signal(effect.number, effect.attempt, effect.signal)
+        elif isinstance(effect, StreamLogs):
+            self.streams.open(effect)
+        elif isinstance(effect, AwaitJobs):
+            self.streams.wait(effect)
+        elif isinstance(effect, DeleteOutput):
+            self.output.delete(effect.number, effect.attempts)
+        else:
+            assert isinstance(effect, StopDaemon), effect
+            self.stop()
+
+    def _may_stream(self, client: int) -> bool | None:
+        return None if self.server is None else self.server.may_stream(client)
+
+    # --- ending -----------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """
+        Answer what is pending, sync, and let everything go. Running jobs go on.
+        """
+        if self.server is not None:
+            self.server.stop_listening()
+        self.housekeeping.stop()
+        while self.committer.busy or self._gathering.records:
+            if self.committer.busy:
+                outcome = self.committer.collect(wait=True)
+                assert outcome is not None
+                self._settle(*outcome)
+            if self.housekeeping.waits_for_room:
+                break
+            self._submit()
+        if self.server is not None:
+            self.server.close()
+        if self.runner is not None:
+            if self.throw_away:
+                self.runner.stop(THROW_AWAY_GRACE_MS)
+            self.runner.close()
+        self.committer.close()
+        self.journal.close()
+        self.log.info("daemon_stopped", pid=os.getpid())

@@ -1,0 +1,185 @@
+"""
+The output of attempts: one file each, written by the job itself, in the order written.
+
+`output/<number // 1000>/<number>.<attempt>.log` under the state directory. The job holds the file
+open for appending and nothing stands between: its output is complete whatever happens to the
+daemon. So the output limit cannot be kept at the pipe; instead the daemon looks at the size of the
+running attempts' files once a second and punches the middle out of one that is over its limit.
+The beginning and the end stay, at their offsets; a reader finds the hole with SEEK_DATA.
+"""
+
+import ctypes
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+READ_BYTES_MAX = 64 << 10
+_BUCKET = 1000
+_TAIL_BLOCK_BYTES = 64 << 10
+# Holes begin and end at multiples of this, so that whole blocks of any file system are freed.
+_HOLE_ALIGN_BYTES = 64 << 10
+_PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, fallocate(2)
+
+
+class Chunk(NamedTuple):
+    """
+    Output bytes from `offset` on; `dropped_bytes` before them are gone.
+    """
+
+    offset: int
+    data: bytes
+    dropped_bytes: int
+
+
+class OutputStore:
+    """
+    The files below one directory.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        self._bucket_made = -1
+
+    def path(self, number: int, attempt: int) -> str:
+        """
+        Return where an attempt's output is.
+        """
+        return f"{self._directory}/{number // _BUCKET}/{number}.{attempt}.log"
+
+    def create(self, number: int, attempt: int) -> int:
+        """
+        Return a descriptor for a job to write to. Raises OSError.
+
+        The file may be there: an attempt that was decided but not started before a crash.
+        """
+        if self._bucket_made != number // _BUCKET:
+            os.makedirs(f"{self._directory}/{number // _BUCKET}", mode=0o700, exist_ok=True)
+            self._bucket_made = number // _BUCKET
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(self.path(number, attempt), flags, 0o600)
+
+    def open(self, number: int, attempt: int) -> int | None:
+        """
+        Return a descriptor to read an attempt's output from, None if there is no such file.
+        """
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(self.path(number, attempt), flags)
+        except FileNotFoundError:
+            return None
+
+    def delete(self, number: int, attempts: list[int]) -> None:
+        """
+        Delete the output of a job's attempts, and its folder when it was the last one in it.
+        """
+        for attempt in attempts:
+            try:
+                os.unlink(self.path(number, attempt))
+            except FileNotFoundError:
+                pass
+        try:
+            os.rmdir(f"{self._directory}/{number // _BUCKET}")
+            self._bucket_made = -1
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                raise
+
+    def used_bytes(self, number: int, attempt: int) -> int:
+        """
+        Return how much disk an attempt's output takes; 0 if there is none.
+        """
+        try:
+            found = os.stat(self.path(number, attempt))
+        except FileNotFoundError:
+            return 0
+        return found.st_blocks * 512
+
+    def limit(self, number: int, attempt: int, bytes_max: int) -> int:
+        """
+        Drop the middle of an attempt's output so that about half of *bytes_max* is left.
+
+        Returns how many bytes were dropped now. Raises OSError where the file system cannot do it.
+        """
+        fd = os.open(self.path(number, attempt), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            keep = max(bytes_max // 4, _HOLE_ALIGN_BYTES)
+            start = -(-keep // _HOLE_ALIGN_BYTES) * _HOLE_ALIGN_BYTES
+            end = (size - keep) // _HOLE_ALIGN_BYTES * _HOLE_ALIGN_BYTES
+            if end <= start:
+                return 0
+            punch_hole(fd, start, end - start)
+            return end - start
+        finally:
+            os.close(fd)
+
+    def files(self, bucket: str) -> list[tuple[str, int]]:
+        """
+        Return (path, job number) of every output file in one folder.
+        """
+        folder = f"{self._directory}/{bucket}"
+        found = []
+        for name in os.listdir(folder):
+            number = name.partition(".")[0]
+            if number.isdigit() and name.endswith(".log"):
+                found.append((f"{folder}/{name}", int(number)))
+        return found
+
+    def buckets(self) -> list[str]:
+        """
+        Return the names of all folders.
+        """
+        return [name for name in os.listdir(self._directory) if name.isdigit()]
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """
+    Free a part of a file without changing its size. Raises OSError.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    offset_t = ctypes.c_int64
+    if libc.fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, offset_t(offset), offset_t(length)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def read_chunk(fd: int, offset: int) -> Chunk:
+    """
+    Return output from *offset* on, past a hole if there is one. No data: the end, for now.
+    """
+    data_at = offset
+    found = os.fstat(fd)
+    if found.st_blocks * 512 < found.st_size and stat.S_ISREG(found.st_mode):
+        try:
+            data_at = os.lseek(fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # No data from here on.
+                data_at = max(offset, found.st_size)
+            elif error.errno != errno.EINVAL:
+                raise
+    return Chunk(data_at, os.pread(fd, READ_BYTES_MAX, data_at), data_at - offset)
+
+
+def tail_offset(fd: int, line_count: int) -> int:
+    """
+    Return where the last *line_count* lines begin. A last line need not end in a newline.
+    """
+    end = os.fstat(fd).st_size
+    if line_count <= 0:
+        return end
+    found = 0
+    position = end
+    while position > 0:
+        start = max(0, position - _TAIL_BLOCK_BYTES)
+        block = os.pread(fd, position - start, start)
+        at = len(block)
+        while (at := block.rfind(b"\n", 0, at)) >= 0:
+            if start + at == end - 1:
+                continue  # The newline that ends the last line begins none.
+            found += 1
+            if found == line_count:
+                return start + at + 1
+        position = start
+    return 0

@@ -1,0 +1,334 @@
+"""
+The daemon's end of the connection to the runner.
+
+The link is down, greeting (HELLO sent, the list not yet complete) or ready. When it goes down the
+queue hears RunnerGone and starts nothing; every second the link is tried again, and in user mode a
+runner is started if there is none. After a greeting the runner lists the attempts it runs and the
+ends nobody acknowledged; RunnerReady then lets the queue compare.
+"""
+
+import errno
+import os
+import select
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from queuectld.core.effects import StartRun
+from queuectld.core.events import (
+    Event,
+    RunExited,
+    RunnerGone,
+    RunnerReady,
+    RunSpawned,
+    StartRefused,
+)
+from queuectld.runner import messages
+from queuectld.runner.endpoint import connect
+from queuectld.runtime.output import OutputStore
+
+RETRY_MS = 1_000
+# How often to look for the socket of a runner that was just started.
+STARTING_RETRY_MS = 10
+# Until then a started runner is given time to listen; after that another one is started.
+STARTING_MS_MAX = 10_000
+MESSAGES_PER_TURN_MAX = 256
+# Refusals that are not the job's fault: they pass.
+PASSING_ERRNOS = frozenset(
+    {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT}
+)
+# What a shell answers for a command that is not there, and for one that cannot be executed.
+EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE = 127, 126
+
+
+class RunnerLink:
+    """
+    Speaks to the runner of one directory. Hands what it hears to *event*.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        epoch: int,
+        version: str,
+        epoll: select.epoll,
+        handlers: dict[int, Callable[[int], None]],
+        event: Callable[[Event], None],
+        output: OutputStore,
+        log: Any,
+    ) -> None:
+        self.welcome: messages.Welcome | None = None
+        self.ready = False
+        self._directory = directory
+        self._epoch = epoch
+        self._version = version
+        self._epoll = epoll
+        self._handlers = handlers
+        self._event = event
+        self._output = output
+        self._log = log
+        self._socket: socket.socket | None = None
+        self._retry_at = 0
+        self._started_at: int | None = None
+        self._known: set[tuple[int, int]] = set()
+        #: What could not be sent at once: (packet, descriptors to send with it and close).
+        self._outgoing: deque[tuple[bytes, list[int]]] = deque()
+        #: What each attempt that was not yet heard of would run, for its error message.
+        self._starting: dict[tuple[int, int], StartRun] = {}
+
+    # --- connecting -------------------------------------------------------------------------
+
+    def next_deadline(self) -> int | None:
+        """
+        When to call attend() again; None while connected.
+        """
+        return None if self._socket is not None else self._retry_at
+
+    def attend(self, now: int) -> None:
+        """
+        Connect if the link is down and it is time to try.
+        """
+        if self._socket is not None or now < self._retry_at:
+            return
+        try:
+            self._socket = connect(self._directory)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+            if not missing:
+                self._log.error("runner_unreachable", error=str(error))
+            if missing and (self._started_at is None or now > self._started_at + STARTING_MS_MAX):
+                self._start_runner(now)
+            starting = missing and self._started_at is not None
+            self._retry_at = now + (STARTING_RETRY_MS if starting else RETRY_MS)
+            return
+        self._socket.setblocking(False)
+        self._handlers[self._socket.fileno()] = self._readable
+        self._epoll.register(self._socket.fileno(), select.EPOLLIN)
+        self._send(messages.pack_hello(self._epoch))
+
+    def _start_runner(self, now: int) -> None:
+        command = [sys.executable, "-P", "-m", "queuectld.runner.main", "--dir", self._directory]
+        command += ["--program-version", self._version]
+        try:
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            pid = os.posix_spawn(
+                sys.executable,
+                command,
+                # It has nothing to read from the environment, and its jobs bring their own.
+                {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                    # Not our stderr: the runner outlives us and must not hold a pipe of ours.
+                    (
+                        os.POSIX_SPAWN_OPEN,
+                        1,
+                        f"{self._directory}/log",
+                        os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+                        0o600,
+                    ),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
+                setsid=True,
+                setsigmask=[],
+                setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP],
+            )
+        except OSError as error:
+            self._log.error("runner_not_started", error=str(error))
+            return
+        self._started_at = now
+        self._log.info("runner_started", pid=pid)
+
+    def _lost(self) -> None:
+        assert self._socket is not None
+        fd = self._socket.fileno()
+        self._epoll.unregister(fd)
+        del self._handlers[fd]
+        self._socket.close()
+        self._socket = None
+        while self._outgoing:
+            _close_all(self._outgoing.popleft()[1])
+        self._starting.clear()
+        self._known.clear()
+        self._retry_at = 0
+        self._started_at = None
+        if self.ready:
+            self._log.warning("runner_gone", pid=self.welcome.pid if self.welcome else None)
+        self.ready = False
+        self.welcome = None
+        self._event(RunnerGone())
+
+    def close(self) -> None:
+        """
+        Hang up. The runner and its runs go on.
+        """
+        if self._socket is not None:
+            self._flush()
+            self._epoll.unregister(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+
+    # --- speaking ---------------------------------------------------------------------------
+
+    def start(self, effect: StartRun) -> None:
+        """
+        Have an attempt started. A refusal comes back as an event.
+        """
+        key = (effect.number, effect.attempt)
+        if self._socket is None:
+            return  # After the next greeting the queue starts it again: nobody knows of it.
+        fds: list[int] = []
+        try:
+            body = messages.pack_body(effect.cwd, effect.argv, effect.env, effect.script or "")
+            fds.append(self._output.create(*key))
+            if len(body) > messages.BODY_INLINE_BYTES_MAX:
+                fds.append(messages.body_memfd(body))
+        except messages.BodyError as error:
+            self._event(StartRefused(*key, error=f"could not start: {error}"))
+        except OSError as error:
+            _close_all(fds)
+            passing = error.errno in PASSING_ERRNOS
+            message = f"could not open its output file: {error.strerror}"
+            self._event(StartRefused(*key, error=message, passing=passing))
+        else:
+            self._starting[key] = effect
+            self._send(messages.pack_start(*key, effect.umask, body), fds)
+
+    def signal(self, number: int, attempt: int, signo: int) -> None:
+        """
+        Signal an attempt's whole process group.
+        """
+        self._send(messages.pack_signal(number, attempt, signo))
+
+    def ack(self, number: int, attempt: int) -> None:
+        """
+        Tell that an attempt's end is on disk.
+        """
+        self._send(messages.pack_ack(number, attempt))
+
+    def stop(self, grace_ms: int) -> None:
+        """
+        Have the runner end every run, then itself.
+        """
+        self._send(messages.pack_stop(grace_ms))
+
+    def _send(self, packet: bytes, fds: list[int] | None = None) -> None:
+        if self._socket is None:
+            _close_all(fds or [])
+            return
+        self._outgoing.append((packet, fds or []))
+        self._flush()
+
+    def _flush(self) -> None:
+        assert self._socket is not None
+        while self._outgoing:
+            packet, fds = self._outgoing[0]
+            try:
+                if fds:
+                    socket.send_fds(self._socket, [packet], fds)
+                else:
+                    self._socket.send(packet)
+            except BlockingIOError:
+                self._epoll.modify(self._socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
+                return
+            except OSError:
+                return  # Its end of file follows, and with it _lost().
+            _close_all(fds)
+            self._outgoing.popleft()
+        self._epoll.modify(self._socket.fileno(), select.EPOLLIN)
+
+    # --- hearing ----------------------------------------------------------------------------
+
+    def _readable(self, events: int) -> None:
+        if events & select.EPOLLOUT:
+            self._flush()
+        for _ in range(MESSAGES_PER_TURN_MAX):
+            if self._socket is None:
+                return
+            try:
+                data = self._socket.recv(messages.MESSAGE_BYTES_MAX)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._lost()
+                return
+            try:
+                message = messages.unpack_event(data)
+            except messages.MessageError as error:
+                self._log.error("runner_not_understood", error=str(error))
+                self._lost()
+                return
+            self._hear(message)
+
+    def _hear(self, message: messages.Event) -> None:
+        if isinstance(message, messages.Exited):
+            self._known.add((message.job, message.attempt))
+            self._event(run_exited(message))
+        elif isinstance(message, messages.Running):
+            self._known.add((message.job, message.attempt))
+            self._starting.pop((message.job, message.attempt), None)
+            self._event(RunSpawned(message.job, message.attempt, message.pid))
+        elif isinstance(message, messages.Refused):
+            self._refused(message)
+        elif isinstance(message, messages.Welcome):
+            self.welcome = message
+        else:
+            assert self.welcome is not None
+            self.ready = True
+            self._event(RunnerReady(frozenset(self._known), self.welcome.ledger_epoch))
+            self._known.clear()
+        if self.ready:
+            self._known.clear()
+
+    def _refused(self, message: messages.Refused) -> None:
+        key = (message.job, message.attempt)
+        effect = self._starting.pop(key, None)
+        if message.stage == messages.DUPLICATE:
+            self._log.error("start_refused_twice", job=message.job, attempt=message.attempt)
+            return
+        reason = os.strerror(message.errno) if message.errno else messages.STAGES[message.stage]
+        passing = message.errno in PASSING_ERRNOS or message.stage == messages.STOPPING
+        exit_code = None
+        if effect is not None and message.stage == messages.CWD:
+            reason = f"cannot enter {effect.cwd}: {reason}"
+        elif effect is not None and message.stage == messages.EXEC:
+            program = "the script" if effect.script else effect.argv[0]
+            reason = f"{program}: {reason}"
+            not_found = message.errno in (errno.ENOENT, errno.ENOTDIR)
+            exit_code = EXIT_NOT_FOUND if not_found else EXIT_NOT_EXECUTABLE
+        self._event(
+            StartRefused(
+                *key, error=f"could not start: {reason}", exit_code=exit_code, passing=passing
+            )
+        )
+
+
+def run_exited(message: messages.Exited) -> RunExited:
+    """
+    Return the event that an EXITED message is.
+    """
+    exit_code = signo = None
+    if message.known and os.WIFSIGNALED(message.status):
+        signo = os.WTERMSIG(message.status)
+    elif message.known:
+        exit_code = os.WEXITSTATUS(message.status)
+    usage = message.usage_known
+    return RunExited(
+        message.job,
+        message.attempt,
+        exit_code=exit_code,
+        signal=signo,
+        user_ms=message.utime_us // 1000 if usage else None,
+        system_ms=message.stime_us // 1000 if usage else None,
+        memory_max_bytes=message.maxrss_kib * 1024 if usage else None,
+    )
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,235 @@
+"""
+Clients that wait: for output (logs) and for jobs to finish (wait).
+
+A log stream reads the file of one attempt to its end, then, as long as it follows, waits for more
+of it, or for the job's next attempt. The files grow without telling anybody, so streams that wait
+for more are looked at every POLL_MS; a record that concerns a job wakes its streams at once.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from queuectl.protocol import LogEnd, Output, Waited
+from queuectl.views import FINISHED_STATES, JobView
+from queuectld.core.effects import AwaitJobs, StreamLogs
+from queuectld.core.job import Job
+from queuectld.core.queue import Queue
+from queuectld.core.views import job_view
+from queuectld.runtime.output import OutputStore, read_chunk, tail_offset
+
+# How often the output that somebody follows is looked at.
+POLL_MS = 20
+# Chunks sent to one stream before others have their turn.
+CHUNKS_PER_STEP_MAX = 8
+
+
+class LogStream:
+    """
+    One Logs request under way.
+    """
+
+    def __init__(self, effect: StreamLogs, view: JobView) -> None:
+        self.client = effect.client
+        self.call = effect.request.call
+        self.number = effect.number
+        self.attempt = effect.attempt
+        self.only = effect.only
+        self.follow = effect.request.follow
+        self.tail_lines = effect.request.tail_lines
+        self.offset = effect.request.offset
+        self.fd: int | None = None
+        #: The job as it was last seen: it may be forgotten while somebody reads its output.
+        self.view = view
+
+    def close(self) -> None:
+        """
+        Let the file go.
+        """
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+
+class JobWait(NamedTuple):
+    """
+    One Wait request under way, and its jobs that have not finished.
+    """
+
+    effect: AwaitJobs
+    remaining: set[int]
+
+
+class Streams:
+    """
+    Every log stream and every wait. `reply(client, response)` and `may_stream(client)` are the
+    server's; `reply` must hold back what a crash could undo.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        output: OutputStore,
+        reply: Callable[[int, Any], None],
+        may_stream: Callable[[int], bool | None],
+    ) -> None:
+        self._queue = queue
+        self._output = output
+        self._reply = reply
+        self._may_stream = may_stream
+        self._streams: list[LogStream] = []
+        #: The waits that each unfinished job keeps waiting.
+        self._waits: dict[int, list[JobWait]] = {}
+
+    # --- logs -------------------------------------------------------------------------------
+
+    def open(self, effect: StreamLogs) -> None:
+        """
+        Begin a log stream.
+        """
+        job = self._queue.state.jobs.get(effect.number)
+        if job is None:
+            return  # Forgotten in the same turn; the client's connection still tells it nothing.
+        stream = LogStream(effect, job_view(self._queue, job))
+        self._streams.append(stream)
+        self._step(stream)
+
+    def next_deadline(self, now: int) -> int | None:
+        """
+        When to call poll(), if anybody waits for output.
+        """
+        return now + POLL_MS if self._streams else None
+
+    def poll(self) -> None:
+        """
+        Go on with every log stream.
+        """
+        for stream in list(self._streams):
+            self._step(stream)
+
+    def _end(self, stream: LogStream, *, told: bool) -> None:
+        stream.close()
+        self._streams.remove(stream)
+        if told:
+            response = LogEnd(call=stream.call, job=stream.view, attempt=stream.attempt)
+            self._reply(stream.client, response)
+
+    def _step(self, stream: LogStream) -> None:
+        """
+        Send what there is; end the stream if nothing more will come.
+        """
+        for _ in range(CHUNKS_PER_STEP_MAX):
+            may_stream = self._may_stream(stream.client)
+            if may_stream is None:
+                self._end(stream, told=False)
+                return
+            if not may_stream:
+                return
+            job = self._queue.state.jobs.get(stream.number)
+            # Looked at before the file is read: what a run wrote before its end is then all read.
+            over = job is None or self._attempt_is_over(job, stream.attempt)
+            if job is not None:
+                stream.view = job_view(self._queue, job)
+            if self._send_chunk(stream):
+                continue
+            if not over and stream.follow:
+                return
+            finished = job is None or job.state in FINISHED_STATES
+            if stream.only or finished or not stream.follow:
+                self._end(stream, told=True)
+                return
+            assert job is not None
+            if job.attempt == stream.attempt:
+                return  # Waits for the next attempt.
+            stream.close()
+            stream.attempt, stream.offset, stream.tail_lines = stream.attempt + 1, 0, None
+
+    def _attempt_is_over(self, job: Job, attempt: int) -> bool:
+        for run in reversed(job.runs or ()):
+            if run.attempt == attempt:
+                return bool(run.ended_at)
+        # Not made yet, unless the job finished without it.
+        return attempt <= job.attempt or job.state in FINISHED_STATES
+
+    def _send_chunk(self, stream: LogStream) -> bool:
+        """
+        Send the next piece of output, if there is one.
+        """
+        if stream.fd is None:
+            stream.fd = self._output.open(stream.number, stream.attempt)
+            if stream.fd is None:
+                return False
+            if stream.tail_lines is not None:
+                stream.offset = tail_offset(stream.fd, stream.tail_lines)
+        chunk = read_chunk(stream.fd, stream.offset)
+        if not chunk.data and not chunk.dropped_bytes:
+            return False
+        stream.offset = chunk.offset + len(chunk.data)
+        response = Output(
+            call=stream.call,
+            attempt=stream.attempt,
+            offset=chunk.offset,
+            data=chunk.data,
+            dropped_bytes=chunk.dropped_bytes,
+        )
+        self._reply(stream.client, response)
+        return True
+
+    # --- waits ------------------------------------------------------------------------------
+
+    def wait(self, effect: AwaitJobs) -> None:
+        """
+        Begin a wait. Some of the jobs may have finished since it was decided.
+        """
+        wait = JobWait(effect, set(effect.waiting))
+        for number in effect.waiting:
+            self._waits.setdefault(number, []).append(wait)
+        for number in effect.waiting:
+            self._wake_waits(number)
+
+    def changed(self, number: int) -> None:
+        """
+        A record about this job is on disk: wake whoever waits for it.
+        """
+        if self._streams:
+            for stream in [each for each in self._streams if each.number == number]:
+                self._step(stream)
+        if number in self._waits:
+            self._wake_waits(number)
+
+    def client_gone(self, client: int) -> None:
+        """
+        A connection ended: nobody waits there any more.
+        """
+        for stream in [each for each in self._streams if each.client == client]:
+            self._end(stream, told=False)
+        gone = {
+            id(wait): wait
+            for waits in self._waits.values()
+            for wait in waits
+            if wait.effect.client == client
+        }
+        for wait in gone.values():
+            self._forget_wait(wait)
+
+    def _wake_waits(self, number: int) -> None:
+        job = self._queue.state.jobs.get(number)
+        if job is not None and job.state not in FINISHED_STATES:
+            return
+        for wait in self._waits.pop(number, []):
+            wait.remaining.discard(number)
+            if wait.effect.any or not wait.remaining:
+                self._forget_wait(wait)
+                self._answer(wait.effect)
+
+    def _forget_wait(self, wait: JobWait) -> None:
+        for number in wait.remaining:
+            waits = self._waits[number]
+            waits.remove(wait)
+            if not waits:
+                del self._waits[number]
+
+    def _answer(self, effect: AwaitJobs) -> None:
+        jobs = [self._queue.state.jobs.get(number) for number in effect.numbers]
+        views = [job_view(self._queue, job) for job in jobs if job is not None]
+        self._reply(effect.client, Waited(call=effect.call, jobs=views))
