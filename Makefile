@@ -1,0 +1,45 @@
+# make demo   install into .venv, start a throw-away daemon, run real jobs, show what they did
+# make test   install what the tests need, check style and types, run every test
+# make check  style and types only        make bench  figures, as ratios        make clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml $(shell find queuectl queuectld -name '*.py')
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed
+	$(BIN)/python bench/run.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "queuectl needs Python 3.11 or newer; say which with: make PYTHON=python3.11 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || ./packaging/apt-need python3-venv
+	$(PYTHON) -m venv $(VENV)
+
+# The demo runs what a user installs: a copy, not this checkout.
+$(VENV)/installed: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check .
+	touch $@
+
+# Tests run the installed copy as well, so each change of the sources installs it again.
+$(VENV)/dev: $(BIN)/python $(SOURCES)
+	./packaging/apt-need gcc strace tmux
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[dev]'
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
