@@ -1,5 +1,5 @@
 """
-Two clocks: one to tell people and records, one to wait by.
+Three clocks: one to tell people and records, one to wait by, and the one that stamps processes.
 """
 
 import time
@@ -17,3 +17,10 @@ def monotonic_ms() -> int:
     A time that only goes forward, in ms since some moment.
     """
     return time.monotonic_ns() // 1_000_000
+
+
+def boottime_ns() -> int:
+    """
+    The time since the host was booted, suspend included: what /proc says a process started at.
+    """
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

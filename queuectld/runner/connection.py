@@ -14,6 +14,9 @@ from queuectld.runner.messages import MESSAGE_BYTES_MAX
 
 _FDS_MAX = 2
 _CONTROL_BYTES = socket.CMSG_SPACE(_FDS_MAX * 4)
+# As plain integers: an operation on the enumeration costs as much as a system call.
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_CTRUNC = int(socket.MSG_CTRUNC)
 
 
 class PeerGoneError(Exception):
@@ -41,7 +44,7 @@ class Connection:
         self.outbox: deque[bytes] = deque()
         self._socket = connected
         # One byte more than any message, so that a longer packet is seen to be longer.
-        self._buffer = bytearray(MESSAGE_BYTES_MAX + 1)
+        self._buffer = memoryview(bytearray(MESSAGE_BYTES_MAX + 1))
 
     def receive(self) -> tuple[bytes, list[int], bool] | None:
         """
@@ -51,7 +54,7 @@ class Connection:
         """
         try:
             size_bytes, control, flags, _ = self._socket.recvmsg_into(
-                [self._buffer], _CONTROL_BYTES, socket.MSG_CMSG_CLOEXEC
+                [self._buffer], _CONTROL_BYTES, _CLOEXEC
             )
         except BlockingIOError:
             return None
@@ -62,7 +65,7 @@ class Connection:
             fds += struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4])
         if size_bytes == 0 and not fds:
             raise PeerGoneError("closed")
-        return bytes(self._buffer[:size_bytes]), fds, bool(flags & socket.MSG_CTRUNC)
+        return bytes(self._buffer[:size_bytes]), fds, bool(flags & _CTRUNC)
 
     def send(self, message: bytes) -> None:
         """

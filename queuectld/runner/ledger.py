@@ -7,7 +7,7 @@ An append-only file of 64-byte records, each with its own CRC:
     record    kind u8, flags u8, 2 padding, attempt u32, job u64, 44 bytes by kind, crc32 u32
     1 HEADER  magic, version, boot id, ledger epoch, highest epoch          (the first record)
     2 INTENT  at                        before the process is made
-    3 STARTED at, pid, start ticks      after
+    3 STARTED at, pid, made from, to     after
     4 EXIT    all of messages.Exited
     5 ACK                               the attempt is forgotten
     6 EPOCH   highest epoch             (in the place of the job)
@@ -49,7 +49,7 @@ _USAGE_KNOWN = 2
 _RECORD = struct.Struct("<BB2xIQ44sI")
 _BODY = struct.Struct("<BB2xIQ44s")
 _HEADER_PART = struct.Struct("<8sI16sQQ")
-_STARTED_PART = struct.Struct("<QIQ24x")
+_STARTED_PART = struct.Struct("<QIQQ16x")
 _EXIT_PART = struct.Struct("<iQQQQQ")
 _CRC = struct.Struct("<I")
 
@@ -69,7 +69,8 @@ class Started(NamedTuple):
     attempt: int
     started_at: int
     pid: int
-    start_ticks: int
+    made_from_ns: int  # it was made between these, of the clock since boot
+    made_to_ns: int
 
 
 class Files:
@@ -162,7 +163,7 @@ class Ledger:
         """
         Remember that a process is about to be made. Raises `OSError`: then it must not be.
         """
-        record = _pack(_INTENT, job, attempt, _STARTED_PART.pack(at, 0, 0))
+        record = _pack(_INTENT, job, attempt, _STARTED_PART.pack(at, 0, 0, 0))
         self._flush()
         self._write(record)
         self._live[job, attempt] = record
@@ -172,8 +173,8 @@ class Ledger:
         """
         Remember which process it became.
         """
-        job, attempt, started_at, pid, start_ticks = started
-        part = _STARTED_PART.pack(started_at, pid, start_ticks)
+        job, attempt, *fields = started
+        part = _STARTED_PART.pack(*fields)
         self._keep(job, attempt, _pack(_STARTED, job, attempt, part))
 
     def exit(self, exited: Exited) -> None:
@@ -288,7 +289,7 @@ class Ledger:
     def _end_unseen(self, same_boot: bool, now: int) -> None:
         for key, record in self._live.items():
             if record[0] == _INTENT or (record[0] == _STARTED and not same_boot):
-                job, attempt, started_at, _, _ = _unpack_started(record)
+                job, attempt, started_at, *_ = _unpack_started(record)
                 # Killed between INTENT and STARTED, or the host went: the process may have been
                 # made, and nobody knows how it ended.
                 end = Exited(job, attempt, 0, False, started_at, now, False, 0, 0, 0)

@@ -28,9 +28,10 @@ is not looked at; a message of a wrong length is refused, never guessed at.
     19 REFUSED errno u32, stage u8, 3 padding              A START that did not become a process.
     20 READY                                               End of the list after WELCOME.
 
-    body      cwd, argv count u32 and each, env count u32 and each "K=V", script; every text is
-              preceded by its length u32. An empty script means none: then argv[0] is the program,
-              searched in the job's own PATH. With a script, argv holds only its parameters.
+    body      argv count u32, env count u32, length u32 of the texts; the texts, each ended by a
+              zero byte: cwd, each of argv, each "NAME=VALUE"; the script, to the end. An empty
+              script means none: then argv[0] is the program, searched in the job's own PATH. With
+              a script, argv holds only its parameters.
 
 status is as wait(2) gives it. Times are ms since the epoch.
 """
@@ -75,7 +76,7 @@ _WELCOME = Struct("<B3xIQIIQQH")
 _RUNNING = Struct("<B3xIQIQ")
 _EXITED = Struct("<B3xIQiB3xQQQQQ")
 _REFUSED = Struct("<B3xIQIB3x")
-_LENGTH = Struct("<I")
+_BODY = Struct("<III")
 _UTF8 = ("utf-8", "surrogateescape")
 
 
@@ -314,13 +315,11 @@ def pack_body(cwd: str, argv: Sequence[str], env: Mapping[str, str], script: str
     Say what to execute, for `pack_start`. Bytes that were not text when they were read come as
     surrogate escapes. Raises `BodyError` for everything that `unpack_body` would refuse.
     """
-    parts = [_pack_text(cwd), _LENGTH.pack(len(argv))]
-    parts += [_pack_text(text) for text in argv]
-    parts.append(_LENGTH.pack(len(env)))
-    parts += [_pack_text(f"{name}={value}") for name, value in env.items()]
-    parts.append(_pack_text(script))
-    body = b"".join(parts)
-    if sorted(unpack_body(body).env) != sorted(name.encode(*_UTF8) for name in env):
+    texts = [cwd, *argv, *(f"{name}={value}" for name, value in env.items())]
+    data = "".join(f"{text}\0" for text in texts).encode(*_UTF8)
+    head = _BODY.pack(len(argv), len(env), len(data))
+    body = head + data + script.encode(*_UTF8)
+    if len(unpack_body(body).env) != len(env) or any("=" in name for name in env):
         raise BodyError("an environment name holds '='")
     return body
 
@@ -331,18 +330,20 @@ def unpack_body(body: bytes) -> Body:
     """
     if len(body) > BODY_BYTES_MAX:
         raise BodyError(f"{len(body)} bytes, of {BODY_BYTES_MAX} at most")
-    cwd, at = _unpack_text(body, 0)
-    argv, at = _unpack_texts(body, at)
-    settings, at = _unpack_texts(body, at)
-    script, at = _unpack_text(body, at)
-    if at != len(body):
-        raise BodyError("bytes after the end")
+    if len(body) < _BODY.size:
+        raise BodyError("cut short")
+    argv_count, env_count, texts_bytes = _BODY.unpack_from(body)
+    script_at = _BODY.size + texts_bytes
+    # The last text ends with a zero too, so there is one empty text more.
+    cwd, *texts = body[_BODY.size : script_at].split(b"\0")
+    if script_at > len(body) or len(texts) != argv_count + env_count + 1 or texts[-1]:
+        raise BodyError("the texts are not those that were announced")
+    argv = texts[:argv_count]
+    script = body[script_at:]
     if not argv and not script:
         raise BodyError("neither a program nor a script")
-    if b"\0" in cwd or any(b"\0" in text for text in argv) or any(b"\0" in s for s in settings):
-        raise BodyError("a zero byte in a text that ends at zero")
     env = {}
-    for setting in settings:
+    for setting in texts[argv_count:-1]:
         name, equals, value = setting.partition(b"=")
         if not name or not equals:
             raise BodyError("an environment setting is not NAME=VALUE")
@@ -364,33 +365,3 @@ def body_memfd(body: bytes) -> int:
         os.close(fd)
         raise
     return fd
-
-
-def _pack_text(text: str) -> bytes:
-    data = text.encode(*_UTF8)
-    return _LENGTH.pack(len(data)) + data
-
-
-def _unpack_length(body: bytes, at: int) -> tuple[int, int]:
-    start = at + _LENGTH.size
-    if start > len(body):
-        raise BodyError("cut short")
-    return _LENGTH.unpack_from(body, at)[0], start
-
-
-def _unpack_text(body: bytes, at: int) -> tuple[bytes, int]:
-    length, start = _unpack_length(body, at)
-    end = start + length
-    if end > len(body):
-        raise BodyError("cut short")
-    return body[start:end], end
-
-
-def _unpack_texts(body: bytes, at: int) -> tuple[list[bytes], int]:
-    # A lying count needs no check of its own: each text takes bytes, and they run out.
-    count, at = _unpack_length(body, at)
-    texts = []
-    for _ in range(count):
-        text, at = _unpack_text(body, at)
-        texts.append(text)
-    return texts, at

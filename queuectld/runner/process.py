@@ -5,6 +5,10 @@ A pid by itself proves nothing, because numbers are used again. Three things do:
 of a process that was not waited for (its number stays taken, and so does that of its session), a
 pidfd, and the pid together with the start time in /proc. A number also stays taken while any
 process has it as its session, whoever the parent is.
+
+The start time of a child need not be read: it lies between two looks at the clock around the call
+that made it. No other process can have this pid and a start time in between, since the child
+itself held the pid at both looks.
 """
 
 import errno
@@ -15,6 +19,7 @@ import struct
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _PIDFD_INFO = struct.Struct("=QQ11Ii")  # struct pidfd_info, its first version: 64 bytes
 _PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64)
@@ -25,7 +30,13 @@ class Process(NamedTuple):
     state: bytes
     group: int
     session: int
-    start_ticks: int  # since boot; with the pid, names a process for good
+    start_ticks: int  # since boot, 100 to a second as a rule
+
+    def was_made_between(self, from_ns: int, to_ns: int) -> bool:
+        """
+        Whether it was made between these times, of the clock since boot.
+        """
+        return from_ns // _TICK_NS <= self.start_ticks <= to_ns // _TICK_NS
 
 
 def read(pid: int) -> Process | None:

@@ -25,7 +25,7 @@ import stat
 from collections.abc import Callable
 
 from queuectld.runner import messages, process
-from queuectld.runner.clock import monotonic_ms, now_ms
+from queuectld.runner.clock import boottime_ns, monotonic_ms, now_ms
 from queuectld.runner.connection import close_all
 from queuectld.runner.ledger import Key, Ledger, Started
 from queuectld.runner.messages import Exited
@@ -169,6 +169,7 @@ class Runs:
         """
         started_at = now_ms()
         key = (request.job, request.attempt)
+        made_from_ns = boottime_ns()
         try:
             pid = self._spawn(request, fds, is_cut, started_at)
         except SpawnError as error:
@@ -177,13 +178,7 @@ class Runs:
         run = self._runs[key] = Run(key, pid, started_at, is_child=True)
         # The output belongs to the job now; its place in our table is the pidfd's.
         close_all(fds)
-        try:
-            status = process.read(pid)
-            assert status is not None, "an unreaped child is in /proc"
-            start_ticks = status.start_ticks
-        except OSError:
-            start_ticks = 0  # No room to look. Should we die, the next runner will not adopt it.
-        self._ledger.start(Started(*key, started_at, pid, start_ticks))
+        self._ledger.start(Started(*key, started_at, pid, made_from_ns, boottime_ns()))
         self._watch(run)
         self._report(messages.pack_running(*key, pid, started_at))
 
@@ -222,7 +217,7 @@ class Runs:
         """
         for exited in self._ledger.exits():
             self._exits[exited.job, exited.attempt] = messages.pack_exited(exited)
-        for job, attempt, started_at, pid, start_ticks in self._ledger.started():
+        for job, attempt, started_at, pid, from_ns, to_ns in self._ledger.started():
             run = Run((job, attempt), pid, started_at, is_child=False)
             self._runs[run.key] = run
             try:
@@ -232,7 +227,7 @@ class Runs:
                 continue
             # Asked after opening: if it is this process now, the pidfd is of this process.
             status = process.read(pid)
-            if status is None or status.start_ticks != start_ticks:
+            if status is None or not status.was_made_between(from_ns, to_ns):
                 self._ended(run, None)
                 continue
             self._by_pidfd[run.pidfd] = run

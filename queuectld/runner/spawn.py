@@ -58,13 +58,6 @@ class Spawner:
         self._nofile, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
-    def close(self) -> None:
-        """
-        Give the descriptors back.
-        """
-        os.close(self._home_fd)
-        os.close(self._null_fd)
-
     def spawn(self, body: Body, umask: int, output_fd: int) -> int:
         """
         Start the process of `body`, both its outputs going to `output_fd`; its pid. Raises
@@ -91,38 +84,37 @@ class Spawner:
     def _spawn_program(self, body: Body, output_fd: int) -> int:
         name = body.argv[0]
         if b"/" in name:
-            paths = [name]
-        else:
-            path = body.env.get(b"PATH", PATH_DEFAULT)
-            # An empty name is in no directory, and an empty directory is the current one.
-            paths = [(d or b".") + b"/" + name for d in path.split(b":")] if name else []
-        missing = errno.ENOENT
-        for path in paths:
-            # Trying a file costs a process; asking first costs a look. Only ask where there are
-            # others to try: a name with a slash must fail by its own reason.
-            if len(paths) > 1 and not os.access(path, os.X_OK):
-                if os.path.exists(path):
-                    missing = errno.EACCES
-                continue
-            try:
-                return self._execute(path, body.argv, body.env, output_fd)
-            except OSError as error:
-                if error.errno == errno.ENOEXEC:
-                    return self._spawn_text(path, body, output_fd)
-                number = error.errno or errno.EIO
-                if is_shortage(error):
-                    raise SpawnError(SPAWN, number) from None
-                if number not in _NOT_HERE or len(paths) == 1:
-                    raise SpawnError(EXEC, number) from None
-                if number == errno.EACCES:
-                    missing = errno.EACCES
-        raise SpawnError(EXEC, missing)
+            # Not asked first whether it can be executed: it fails by its own reason.
+            return self._execute_program(name, body, output_fd)
+        path = body.env.get(b"PATH", PATH_DEFAULT)
+        # An empty name is in no directory, and an empty directory is the current one.
+        files = [(d or b".") + b"/" + name for d in path.split(b":")] if name else []
+        reason = None
+        for file in files:
+            # Trying a file costs a process, so ask before.
+            if os.access(file, os.X_OK):
+                try:
+                    return self._execute_program(file, body, output_fd)
+                except SpawnError as error:
+                    if error.errno not in _NOT_HERE:
+                        raise
+                    reason = error.errno
+        if reason is None:
+            # As with execvp(3): a file that may not be executed is a better reason than none.
+            is_here = any(os.path.lexists(file) for file in files)
+            reason = errno.EACCES if is_here else errno.ENOENT
+        raise SpawnError(EXEC, reason)
 
-    def _spawn_text(self, path: bytes, body: Body, output_fd: int) -> int:
-        # An executable text without "#!" is the shell's, as with execvp(3).
-        argv = [SHELL, path, *body.argv[1:]]
+    def _execute_program(self, file: bytes, body: Body, output_fd: int) -> int:
         try:
-            return self._execute(SHELL, argv, body.env, output_fd)
+            try:
+                return self._execute(file, body.argv, body.env, output_fd)
+            except OSError as error:
+                if error.errno != errno.ENOEXEC:
+                    raise
+                # An executable text without "#!" is the shell's, as with execvp(3).
+                argv = [SHELL, file, *body.argv[1:]]
+                return self._execute(SHELL, argv, body.env, output_fd)
         except OSError as error:
             stage = SPAWN if is_shortage(error) else EXEC
             raise SpawnError(stage, error.errno or errno.EIO) from None
