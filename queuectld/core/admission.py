@@ -6,6 +6,7 @@ in part only.
 """
 
 from queuectl.protocol import (
+    BATCH_JOBS_MAX,
     COMMAND_BYTES_MAX,
     DEFAULT_QUEUE,
     ENV_BYTES_MAX,
@@ -18,7 +19,7 @@ from queuectl.protocol import (
     JobSpec,
 )
 from queuectl.views import JobState
-from queuectld.core.records import JobEnqueued
+from queuectld.core.records import JobEnqueued, body_of
 from queuectld.core.refusal import Refusal
 from queuectld.core.state import State
 
@@ -28,6 +29,10 @@ JOBS_MAX = 10_000_000
 # environment.
 ARGV_BYTES_MAX = 512 << 10
 ECHO_CHARS_MAX = 60
+# The records of one batch, which go to the journal in one piece: under the 8 MiB that it takes at
+# once, with room for what else the turn records. What the jobs share on the wire, like the working
+# directory, is spelled out in each record.
+BATCH_RECORDS_BYTES_MAX = 7 << 20
 
 
 def shorten(text: str) -> str:
@@ -71,10 +76,14 @@ def _check_id(state: State, text: str) -> None:
         )
 
 
+def _size_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
+
+
 def _check_text(field: str, text: str, bytes_max: int) -> None:
     if "\0" in text:
         raise Refusal("usage", f"{field} must not contain a NUL character", field)
-    size = len(text.encode("utf-8", "surrogateescape")) if not text.isascii() else len(text)
+    size = _size_bytes(text)
     if size > bytes_max:
         raise Refusal("usage", f"{field} must have at most {bytes_max} bytes, not {size}", field)
 
@@ -100,8 +109,44 @@ def _check_command(spec: JobSpec) -> None:
             raise Refusal("usage", 'argv must name a program, for example ["make", "-j2"]', "argv")
         for each in spec.argv:
             _check_text("argv", each, COMMAND_BYTES_MAX)
-        if sum(map(len, spec.argv)) > ARGV_BYTES_MAX:
+        if sum(map(_size_bytes, spec.argv)) > ARGV_BYTES_MAX:
             raise Refusal("usage", f"argv must have at most {ARGV_BYTES_MAX} bytes", "argv")
+
+
+def check_batch(state: State, request: Enqueue) -> None:
+    """
+    Refuse a request that is too large, or for which there is no room, as a whole.
+    """
+    if not request.jobs:
+        raise Refusal("usage", "jobs must not be empty", "jobs")
+    count = len(request.jobs)
+    if count > BATCH_JOBS_MAX:
+        raise Refusal("usage", f"a batch has at most {BATCH_JOBS_MAX} jobs, not {count}", "jobs")
+    if len(request.request_id) > ID_CHARS_MAX:
+        raise Refusal(
+            "usage", f"request_id must have at most {ID_CHARS_MAX} characters", "request_id"
+        )
+    if len(state.jobs) + count > JOBS_MAX:
+        raise Refusal(
+            "try_later",
+            f"there are {len(state.jobs)} jobs of at most {JOBS_MAX}; "
+            "forget finished ones: queuectl prune --older-than 1d",
+            "jobs",
+        )
+    check_env(request.env)
+
+
+def check_records(records: list[JobEnqueued]) -> None:
+    """
+    Refuse a batch that the journal could not take in one piece.
+    """
+    if sum(len(body_of(record)) for record in records) > BATCH_RECORDS_BYTES_MAX:
+        raise Refusal(
+            "usage",
+            f"the jobs of a batch must have at most {BATCH_RECORDS_BYTES_MAX} bytes in all; "
+            "split it",
+            "jobs",
+        )
 
 
 def check_env(env: dict[str, str]) -> None:
@@ -116,7 +161,15 @@ def check_env(env: dict[str, str]) -> None:
                 f"env must be NAME=VALUE without NUL and with a name; got {shorten(name)}",
                 "env",
             )
-        size += len(name) + len(value)
+        variable_bytes = _size_bytes(name) + 1 + _size_bytes(value)
+        if variable_bytes > COMMAND_BYTES_MAX:
+            raise Refusal(
+                "usage",
+                f"env variable {shorten(name)} must have at most {COMMAND_BYTES_MAX} bytes, "
+                f"not {variable_bytes}",
+                "env",
+            )
+        size += variable_bytes
     if size > ENV_BYTES_MAX:
         raise Refusal("usage", f"env must have at most {ENV_BYTES_MAX} bytes, not {size}", "env")
 

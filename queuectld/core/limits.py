@@ -3,7 +3,8 @@ Slots: permissions to have one run at a time. People call them workers.
 """
 
 import heapq
-from collections.abc import Iterable
+import itertools
+from collections.abc import Mapping
 
 from msgspec import Struct
 
@@ -31,19 +32,20 @@ class Slots:
         #: Numbers of idle slots, lowest first; and stale ones.
         self._idle: list[int] = []
 
-    def set(self, numbers: Iterable[int], at: int) -> None:
+    def set(self, taking: Mapping[int, int], draining: Mapping[int, int]) -> None:
         """
-        Make *numbers* the slots that take jobs.
+        Make *taking* the slots that take jobs: number -> since_at. Of the others, also those in
+        *draining*, only the busy ones stay, until their job ends.
         """
-        wanted = set(numbers)
-        for slot in list(self.by_number.values()):
-            slot.draining = slot.number not in wanted
-            if slot.draining and not slot.job:
-                del self.by_number[slot.number]
-        for number in sorted(wanted):
-            slot = self.by_number.setdefault(number, Slot(number, at))
-            if not slot.job:
-                heapq.heappush(self._idle, number)
+        busy = {slot.number: slot for slot in self.by_number.values() if slot.job}
+        self.by_number.clear()
+        for number, since_at in sorted(taking.items()):
+            job = busy[number].job if number in busy else 0
+            self.by_number[number] = Slot(number, since_at, job)
+        for number in sorted(busy.keys() - taking.keys()):
+            since_at = draining.get(number, busy[number].since_at)
+            self.by_number[number] = Slot(number, since_at, busy[number].job, draining=True)
+        self._idle = [number for number in sorted(taking) if number not in busy]
 
     def first_idle(self) -> int | None:
         """
@@ -84,15 +86,9 @@ class Slots:
         """
         return sorted(slot.number for slot in self.by_number.values() if not slot.draining)
 
-    def with_added(self, count: int) -> list[int]:
+    def free_numbers(self, count: int) -> list[int]:
         """
-        Return numbers() and the *count* lowest numbers that no slot has.
+        Return the *count* lowest numbers that no slot has.
         """
-        numbers = self.numbers()
-        candidate = 1
-        for _ in range(count):
-            while candidate in self.by_number:
-                candidate += 1
-            numbers.append(candidate)
-            candidate += 1
-        return sorted(numbers)
+        candidates = (number for number in itertools.count(1) if number not in self.by_number)
+        return list(itertools.islice(candidates, count))

@@ -15,12 +15,13 @@ end of the run then says what it was.
 """
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from queuectl.views import JobState, RunEnd
 from queuectld.core import requests
 from queuectld.core.effects import AckExit, DeleteOutput, Effect, Reply, SignalRun, StartRun
+from queuectld.core.ending import describe_end, end_of
 from queuectld.core.events import (
     ClockStepped,
     DaemonBegan,
@@ -36,6 +37,7 @@ from queuectld.core.events import (
 )
 from queuectld.core.job import TRANSITIONS, Job
 from queuectld.core.records import (
+    ATTEMPTS_MAX,
     DaemonStarted,
     EnvironmentForgotten,
     JobForgotten,
@@ -54,6 +56,8 @@ from queuectld.core.state import State
 # Timers handled in one turn: 100,000 jobs due at once must not stall requests. The next turn
 # follows at once.
 DUE_JOBS_MAX = 1_000
+# Jobs that follow the wall clock in one turn: all of a turn's records are one batch of the journal.
+FOLLOW_JOBS_MAX = 10_000
 # The wait after the runner could not start anything for want of memory, processes or disk.
 START_AGAIN_MS = 5_000
 
@@ -73,6 +77,8 @@ class Queue:
         self.storage_full = False
         #: How far the wall clock is ahead of `now`.
         self.wall_offset_ms = 0
+        #: Jobs to look at since the wall clock was set. No timer fires before that.
+        self._to_follow: list[int] = []
         self._random = random
         self._records: list[Record] = []
         self._effects: list[Effect] = []
@@ -113,6 +119,8 @@ class Queue:
         """
         When to call handle(TimerFired(), now) if nothing else happens first; ms since the epoch.
         """
+        if self._to_follow:
+            return 0
         due = self.state.timers.head(self.state.is_due)
         expiry = self._next_expiry()
         times = [time for time in (due[0] if due else None, expiry) if time is not None]
@@ -164,12 +172,30 @@ class Queue:
         """
         Ask a running attempt to end: SIGTERM now, SIGKILL after the job's grace time.
         """
+        assert job.state == "processing", (job.number, job.state)
         grace_ms = self.state.spec(job).kill_after_ms
         if grace_ms is None:
             grace_ms = self.state.setting("kill_after")
-        self.record(StopRequested(job.number, now, job.attempt, why, now + grace_ms))
+        kill_at = now + grace_ms
+        if job.stop is not None:
+            # Cancelled while it is timing out: that must not give it more time.
+            kill_at = min(kill_at, job.stop.kill_at)
+        self.record(StopRequested(job.number, now, job.attempt, why, kill_at))
         first = signal.SIGTERM if grace_ms else signal.SIGKILL
         self.do(SignalRun(job.number, job.attempt, first))
+
+    def set_slots(self, numbers: Iterable[int], now: int, *, by_hand: bool) -> None:
+        """
+        Make *numbers* the slots that take jobs. Busy ones that are not among them drain.
+        """
+        slots = self.state.slots.by_number
+        taking = {n: slots[n].since_at if n in slots else now for n in numbers}
+        draining = {
+            slot.number: slot.since_at
+            for slot in slots.values()
+            if slot.job and slot.number not in taking
+        }
+        self.record(SlotsChanged(now, taking, draining, by_hand))
 
     def forget(self, jobs: list[Job]) -> None:
         """
@@ -208,25 +234,10 @@ class Queue:
         if not self.runner_ready or self.storage_full:
             return
         while (slot := self.state.slots.first_idle()) is not None:
-            job = self._best_pending()
+            job = self.state.best_pending()
             if job is None:
                 return
             self._start(job, slot, now)
-
-    def _best_pending(self) -> Job | None:
-        """
-        Return the pending job with the highest priority, then the lowest number, of all queues
-        that may start one.
-        """
-        best = None
-        for queue in self.state.queues.values():
-            if len(queue.ready) and queue.may_start:
-                head = queue.ready.head(self.state.is_ready)
-                if head is not None and (best is None or head < best):
-                    best = head
-        if best is None:
-            return None
-        return self.state.jobs[best & ((1 << 48) - 1)]
 
     def _start(self, job: Job, slot: int, now: int) -> None:
         timeout_ms = self.state.spec(job).timeout_ms or self.state.setting("job_timeout")
@@ -270,14 +281,7 @@ class Queue:
         job = self._running(event.number, event.attempt)
         if job is None:
             return  # Recorded before, but the runner had not heard so.
-        known = event.exit_code is not None or event.signal is not None
-        if job.stop is not None:
-            end: RunEnd = job.stop.why
-        elif not known:
-            end = "lost"
-        else:
-            end = "exited" if event.signal is None else "signalled"
-        self._end_run(job, end, now, event)
+        self._end_run(job, end_of(job.stop, event), now, event)
 
     def _start_refused(self, event: StartRefused, now: int) -> None:
         job = self._running(event.number, event.attempt)
@@ -286,10 +290,9 @@ class Queue:
         exited = RunExited(event.number, event.attempt, exit_code=event.exit_code)
         if job.stop is not None:
             self._end_run(job, job.stop.why, now, exited)
-        elif event.passing:
-            self._end_run(job, "could_not_start", now, exited, error=event.error, counts=False)
         else:
-            self._end_run(job, "could_not_start", now, exited, error=event.error)
+            counts = not event.passing
+            self._end_run(job, "could_not_start", now, exited, error=event.error, counts=counts)
 
     def _end_run(
         self,
@@ -306,11 +309,12 @@ class Queue:
         """
         assert job.runs
         run = job.runs[-1]
-        attempts_before = job.attempts_before
-        state, due_at = self._state_after(job, end, event.exit_code, now)
-        if not counts:
-            attempts_before += 1
+        if counts:
+            state, due_at = self._state_after(job, end, event.exit_code, now)
+        elif job.attempt < ATTEMPTS_MAX:
             state, due_at = "failed", now + START_AGAIN_MS
+        else:
+            state, due_at = "dead", 0
         self.record(
             RunEnded(
                 number=job.number,
@@ -321,7 +325,7 @@ class Queue:
                 end=end,
                 state=state,
                 due_at=due_at,
-                attempts_before=attempts_before,
+                attempts_before=job.attempts_before + (not counts),
                 exit_code=event.exit_code,
                 signal=event.signal,
                 error=error or describe_end(end, event, now - run.started_at),
@@ -341,6 +345,8 @@ class Queue:
             return "cancelled", 0
         if end == "exited" and exit_code == 0:
             return "completed", 0
+        if job.attempt >= ATTEMPTS_MAX:
+            return "dead", 0
         if end == "lost":
             policy = self.state.spec(job).on_lost or self.state.setting("on_lost")
             if policy == "dead":
@@ -366,7 +372,7 @@ class Queue:
         slots = self.state.slots
         wanted = list(range(1, self.workers_setting() + 1))
         if not slots.by_hand and slots.numbers() != wanted:
-            self.record(SlotsChanged(now, wanted, by_hand=False))
+            self.set_slots(wanted, now, by_hand=False)
         self._clock_stepped(ClockStepped(0), now)
 
     def _runner_ready(self, event: RunnerReady, now: int) -> None:
@@ -374,8 +380,8 @@ class Queue:
         Compare what the journal and the runner know of each running attempt.
 
         Known to the runner: it goes on, or its exit is on its way. Unknown, though the runner
-        remembers every start since before it: it never got there, so it is started now. Unknown
-        otherwise: nobody saw its end.
+        remembers every start since before it: it never got there, so it is started now, unless it
+        was to be stopped. Unknown otherwise: nobody saw its end.
         """
         self.runner_ready = True
         for number in list(self.state.members["processing"]):
@@ -387,12 +393,13 @@ class Queue:
                     late = now >= job.stop.kill_at
                     again = signal.SIGKILL if late else signal.SIGTERM
                     self.do(SignalRun(number, run.attempt, again))
+            elif not 0 < event.ledger_epoch <= run.epoch:
+                unseen = RunExited(number, run.attempt)
+                self._end_run(job, end_of(job.stop, unseen), now, unseen)
             elif job.stop is not None:
                 self._end_run(job, job.stop.why, now, RunExited(number, run.attempt))
-            elif 0 < event.ledger_epoch <= run.epoch:
-                self.do(self._start_run(job))
             else:
-                self._end_run(job, "lost", now, RunExited(number, run.attempt))
+                self.do(self._start_run(job))
 
     def _runner_gone(self, event: RunnerGone, now: int) -> None:
         self.runner_ready = False
@@ -403,11 +410,24 @@ class Queue:
         Jobs asked for by wall clock follow the wall clock; delays, backoff and timeouts do not.
         """
         self.wall_offset_ms = event.offset_ms
-        for number in list(self.state.members["scheduled"]):
-            job = self.state.jobs[number]
+        members = self.state.members
+        self._to_follow = [*members["scheduled"], *members["held"]]
+        self._follow_clock(now)
+
+    def _follow_clock(self, now: int) -> None:
+        numbers = self._to_follow[-FOLLOW_JOBS_MAX:]
+        del self._to_follow[-FOLLOW_JOBS_MAX:]
+        for number in numbers:
+            job = self.state.jobs.get(number)
+            # One that made an attempt, and one that was retried by hand, has its run_at behind it.
+            if job is None or not job.due_at or job.state not in ("scheduled", "held"):
+                continue
             run_at = self.state.spec(job).run_at
-            if run_at is not None and job.due_at != max(run_at - event.offset_ms, 1):
-                self.move(job, "scheduled", now, due_at=max(run_at - event.offset_ms, 1))
+            if run_at is None or job.attempt:
+                continue
+            due_at = max(run_at - self.wall_offset_ms, 1)
+            if job.due_at != due_at:
+                self.move(job, job.state, now, due_at=due_at, why=job.why)
 
     def _storage_changed(self, event: StorageChanged, now: int) -> None:
         self.storage_full = event.full
@@ -415,6 +435,9 @@ class Queue:
     # --- deadlines --------------------------------------------------------------------------
 
     def _timer_fired(self, event: TimerFired, now: int) -> None:
+        self._follow_clock(now)
+        if self._to_follow:
+            return
         timers = self.state.timers
         for _ in range(DUE_JOBS_MAX):
             head = timers.head(self.state.is_due)
@@ -431,14 +454,11 @@ class Queue:
                 self.do(SignalRun(job.number, job.attempt, signal.SIGKILL))
         self._expire(now)
 
-    def _finished_count(self) -> int:
-        return self.state.counts["completed"] + self.state.counts["cancelled"]
-
     def _next_expiry(self) -> int | None:
         head = self.state.finished.head(self.state.is_finished)
         if head is None:
             return None
-        if self._finished_count() > self.state.setting("retention_count"):
+        if self.state.expiring_count > self.state.setting("retention_count"):
             return 0
         return head[0] + int(self.state.setting("retention"))
 
@@ -447,7 +467,7 @@ class Queue:
         Forget completed and cancelled jobs that are too old or too many. Dead ones stay.
         """
         victims: list[Job] = []
-        excess = self._finished_count() - self.state.setting("retention_count")
+        excess = self.state.expiring_count - self.state.setting("retention_count")
         oldest_at = now - self.state.setting("retention")
         while len(victims) < DUE_JOBS_MAX:
             head = self.state.finished.head(self.state.is_finished)
@@ -464,26 +484,3 @@ class Queue:
             requests.answer(self, event.client, event.request, now)
         except Refusal as refusal:
             self.do(Reply(event.client, requests.refused(event.request.call, refusal)))
-
-
-def describe_end(end: RunEnd, event: RunExited, span_ms: int) -> str | None:
-    """
-    Return in words what went wrong with an attempt; None if nothing did.
-    """
-    if end == "lost":
-        return "lost: nobody saw how it ended"
-    if end == "timeout":
-        return f"timed out after {span_ms / 1000:.1f} s"
-    if end == "cancelled":
-        return "cancelled"
-    if event.signal is not None:
-        try:
-            name = f" ({signal.Signals(event.signal).name})"
-        except ValueError:
-            name = ""
-        return f"killed by signal {event.signal}{name}"
-    if event.exit_code == 127:
-        return "exit code 127 (command not found)"
-    if event.exit_code == 126:
-        return "exit code 126 (found but not executable)"
-    return f"exit code {event.exit_code}" if event.exit_code else None

@@ -177,11 +177,13 @@ class QueuesChanged(Record, array_like=True, frozen=True, gc=False):
 
 class SlotsChanged(Record, array_like=True, frozen=True, gc=False):
     """
-    All slots that take jobs. `by_hand`: not to be changed to the setting at the next start.
+    All slots that take jobs, and those that go with their job: number -> since when it is there.
+    `by_hand`: not to be changed to the setting at the next start.
     """
 
     at: int
-    slots: list[int]
+    slots: dict[int, int]
+    draining: dict[int, int]
     by_hand: bool
 
 

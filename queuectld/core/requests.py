@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from queuectl.protocol import (
-    BATCH_JOBS_MAX,
     LIST_JOBS_MAX,
     WORKERS_MAX,
     Act,
@@ -40,13 +39,12 @@ from queuectl.settings import canonical, check
 from queuectl.views import FINISHED_STATES, JobError
 from queuectld.core import named_queues, selection, views
 from queuectld.core.actions import act
-from queuectld.core.admission import admit, check_env, shorten
+from queuectld.core.admission import admit, check_batch, check_records, shorten
 from queuectld.core.effects import AwaitJobs, Reply, StopDaemon, StreamLogs
 from queuectld.core.records import (
     EnvironmentStored,
     JobEnqueued,
     SettingsChanged,
-    SlotsChanged,
 )
 from queuectld.core.refusal import Refusal
 
@@ -85,16 +83,11 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
         return
     if queue.storage_full:
         raise Refusal("try_later", "the disk of the journal is full; make room, then try again")
-    if not request.jobs:
-        raise Refusal("usage", "jobs must not be empty", "jobs")
-    if len(request.jobs) > BATCH_JOBS_MAX:
-        raise Refusal(
-            "usage", f"a batch has at most {BATCH_JOBS_MAX} jobs, not {len(request.jobs)}", "jobs"
-        )
-    check_env(request.env)
+    check_batch(state, request)
     known_env_id = state.env_id(request.env)
     env_id = state.next_env_id if known_env_id is None else known_env_id
     records, errors = _admit_all(queue, request, env_id, now)
+    check_records(records)
     if records and known_env_id is None:
         queue.record(EnvironmentStored(env_id, request.env))
     named_queues.make(queue, {record.queue for record in records})
@@ -173,10 +166,27 @@ def _enqueued_before(queue: "Queue", request: Enqueue, made: list[tuple[int, int
     for index, number in made:
         job = state.jobs.get(number)
         if index < len(ids):
-            ids[index] = str(number) if job is None else state.spec(job).id
+            ids[index] = request.jobs[index].id or str(number)
         if job is not None and request.want_jobs:
             jobs.append(views.job_view(queue, job))
-    return Enqueued(call=request.call, ids=ids, jobs=jobs, existing=True, durable=queue.durable)
+    errors = [
+        JobError(
+            code="conflict",
+            message="not made when this request was sent before, or forgotten since",
+            id=request.jobs[index].id,
+            index=index,
+        )
+        for index, job_id in enumerate(ids)
+        if job_id is None
+    ]
+    return Enqueued(
+        call=request.call,
+        ids=ids,
+        errors=errors,
+        jobs=jobs,
+        existing=True,
+        durable=queue.durable,
+    )
 
 
 # --- looking ------------------------------------------------------------------------------------
@@ -188,6 +198,10 @@ def _list(queue: "Queue", client: int, request: List, now: int) -> None:
         jobs, errors = selection.pick(state, request.ids)
         if errors:
             raise Refusal("not_found", errors[0].message, "id")
+        if len(jobs) > LIST_JOBS_MAX:
+            raise Refusal(
+                "usage", f"ids must name at most {LIST_JOBS_MAX} jobs, not {len(jobs)}", "ids"
+            )
         following = None
     else:
         before = request.before_number
@@ -212,7 +226,8 @@ def _logs(queue: "Queue", client: int, request: Logs, now: int) -> None:
     job = selection.one(queue.state, request.id)
     if request.attempt is not None:
         known = any(run.attempt == request.attempt for run in job.runs or ())
-        if not known and not (request.follow and request.attempt == job.attempt + 1):
+        next_one = request.attempt == job.attempt + 1 and job.state not in FINISHED_STATES
+        if not known and not (request.follow and next_one):
             raise Refusal(
                 "not_found",
                 f"job {queue.state.spec(job).id} has no attempt {request.attempt}; "
@@ -266,18 +281,17 @@ def _start_workers(queue: "Queue", client: int, request: StartWorkers, now: int)
             f"count must be at least 1, and there are at most {WORKERS_MAX} workers in all",
             "count",
         )
-    numbers = slots.with_added(count)
-    queue.record(SlotsChanged(now, numbers, by_hand=True))
-    added = [number for number in numbers if number not in before]
+    added = slots.free_numbers(count)
+    queue.set_slots([*before, *added], now, by_hand=True)
     queue.do(Reply(client, _workers(queue, request.call, now, added)))
 
 
 def _stop_workers(queue: "Queue", client: int, request: StopWorkers, now: int) -> None:
-    queue.record(SlotsChanged(now, [], by_hand=True))
+    queue.set_slots([], now, by_hand=True)
     if request.cancel_running:
-        for number in list(queue.state.members["processing"]):
+        for number in queue.state.members["processing"]:
             job = queue.state.jobs[number]
-            if job.stop is None:
+            if job.stop is None or job.stop.why != "cancelled":
                 queue.stop(job, "cancelled", now)
     queue.do(Reply(client, _workers(queue, request.call, now, [])))
 
@@ -301,8 +315,7 @@ def _set_config(queue: "Queue", client: int, request: SetConfig, now: int) -> No
     if values != queue.state.settings:
         queue.record(SettingsChanged(values))
     if key == "workers":
-        numbers = list(range(1, queue.workers_setting() + 1))
-        queue.record(SlotsChanged(now, numbers, by_hand=False))
+        queue.set_slots(range(1, queue.workers_setting() + 1), now, by_hand=False)
     response = Config(call=request.call, settings=views.setting_views(queue), durable=queue.durable)
     queue.do(Reply(client, response))
 

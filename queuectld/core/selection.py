@@ -13,6 +13,9 @@ from queuectld.core.state import State
 SCAN_JOBS_MAX = 20_000
 # A state with at most this many jobs is listed from its own index, not by looking at all jobs.
 INDEX_JOBS_MAX = 10_000
+# What the jobs of one page were asked with, together, before the page ends: it must fit into a
+# frame, where arguments appear twice, once of them quoted for a shell.
+PAGE_BYTES_MAX = 512 << 10
 
 
 def pick(state: State, ids: list[str]) -> tuple[list[Job], list[JobError]]:
@@ -23,10 +26,15 @@ def pick(state: State, ids: list[str]) -> tuple[list[Job], list[JobError]]:
     """
     jobs: dict[int, Job] = {}
     errors: list[JobError] = []
+    found_count = 0
     for text in ids:
         job = state.newest() if text == "last" else state.find(text)
         found = [job] if job is not None else _pick_range(state, text)
         jobs.update((each.number, each) for each in found)
+        found_count += max(len(found), 1)
+        if found_count > SELECT_JOBS_MAX:
+            # Repeats count too: it is the looking that must stay within bounds.
+            raise Refusal("usage", f"ids must name at most {SELECT_JOBS_MAX} jobs; split", "ids")
         if not found:
             errors.append(JobError(code="not_found", message=f"no job {shorten(text)}", id=text))
     return list(jobs.values()), errors
@@ -39,10 +47,8 @@ def _pick_range(state: State, text: str) -> list[Job]:
     low, high = int(first), int(last)
     jobs: list[Job] = []
     for job in state.oldest_first(low - 1):
-        if job.number > high:
+        if job.number > high or len(jobs) > SELECT_JOBS_MAX:
             break
-        if len(jobs) >= SELECT_JOBS_MAX:
-            raise Refusal("usage", f"a range names at most {SELECT_JOBS_MAX} jobs; split {text}")
         jobs.append(job)
     return jobs
 
@@ -95,10 +101,21 @@ def page(
                 jobs += [state.jobs[n] for n in state.members[each] if before is None or n < before]
             jobs = [job for job in jobs if queue in (None, job.queue.name)]
             jobs.sort(key=lambda job: -job.number)
-            return jobs[:limit], jobs[limit - 1].number if len(jobs) > limit else None
+            return _within(jobs, limit)
+    size_bytes = 0
     for looked, job in enumerate(state.newest_first(before)):
-        if looked >= SCAN_JOBS_MAX or len(jobs) >= limit:
+        if looked >= SCAN_JOBS_MAX or len(jobs) >= limit or size_bytes > PAGE_BYTES_MAX:
             return jobs, job.number + 1
         if (not wanted or job.state in wanted) and queue in (None, job.queue.name):
             jobs.append(job)
+            size_bytes += len(job.spec)
+    return jobs, None
+
+
+def _within(jobs: list[Job], limit: int) -> tuple[list[Job], int | None]:
+    size_bytes = 0
+    for count, job in enumerate(jobs):
+        if count >= limit or size_bytes > PAGE_BYTES_MAX:
+            return jobs[:count], job.number + 1
+        size_bytes += len(job.spec)
     return jobs, None

@@ -6,8 +6,8 @@ runner can tell again after a restart (process ids) is not recorded; it is in `p
 
 Invariants, asserted by validate():
 - every job is counted once under its state, over all and in its queue;
-- every pending job has a live entry in its queue's line; every scheduled or failed job, and every
-  processing one with a deadline, has a live timer;
+- every pending job has a live entry in its queue's line; every scheduled or failed job has a live
+  timer, and so has a processing one with a deadline until SIGKILL was sent;
 - a processing job has exactly one unended run, its last, and holds the slot that the run names;
 - every environment is referred to by as many jobs as its count says.
 """
@@ -25,6 +25,7 @@ from queuectl.settings import SETTINGS
 from queuectl.views import FINISHED_STATES, JOB_STATES, JobState, SettingValue
 from queuectld.core.job import Job, NamedQueue, Run, Stop
 from queuectld.core.limits import Slots
+from queuectld.core.ready import unpack
 from queuectld.core.records import (
     DaemonStarted,
     EnvironmentForgotten,
@@ -46,6 +47,11 @@ from queuectld.core.timers import Timers
 
 # Request ids remembered for repeated enqueues: at least this many, at most twice as many.
 REQUESTS_MAX = 50_000
+
+#: States in which a job's due_at is waited for.
+TIMED_STATES: frozenset[JobState] = frozenset({"scheduled", "failed", "processing"})
+#: States that retention ends. Dead jobs stay until somebody says otherwise.
+EXPIRING_STATES: frozenset[JobState] = FINISHED_STATES - {"dead"}
 
 _decode_spec = Decoder(JobEnqueued).decode
 _decode_env = Decoder(dict[str, str]).decode
@@ -136,6 +142,26 @@ class State:
             number = int(text)
         return None if number is None else self.jobs.get(number)
 
+    @property
+    def expiring_count(self) -> int:
+        """
+        Jobs that retention may forget: finished ones except the dead.
+        """
+        return self.counts["completed"] + self.counts["cancelled"]
+
+    def best_pending(self) -> Job | None:
+        """
+        Return the pending job with the highest priority, then the lowest number, of all queues
+        that may start one.
+        """
+        best = None
+        for queue in self.queues.values():
+            if len(queue.ready) and queue.may_start:
+                head = queue.ready.head(self.is_ready)
+                if head is not None and (best is None or head < best):
+                    best = head
+        return None if best is None else self.jobs[unpack(best)[1]]
+
     def newest(self) -> Job | None:
         """
         Return the job that was enqueued last, if any is left.
@@ -200,14 +226,15 @@ class State:
         Whether an entry of the timers is live.
         """
         job = self.jobs.get(number)
-        return job is not None and job.due_at == at
+        # A held job keeps the time for which it was scheduled, but does not wait for it.
+        return job is not None and job.due_at == at and job.state in TIMED_STATES
 
     def is_finished(self, at: int, number: int) -> bool:
         """
         Whether an entry of the finished jobs is live.
         """
         job = self.jobs.get(number)
-        return job is not None and job.updated_at == at and job.state in ("completed", "cancelled")
+        return job is not None and job.updated_at == at and job.state in EXPIRING_STATES
 
     # --- changing ---------------------------------------------------------------------------
 
@@ -228,8 +255,7 @@ class State:
             del self.members[old][number]
         job.state, job.updated_at, job.due_at = state, at, due_at
         self._enter(job)
-        if at > self.latest_at:
-            self.latest_at = at
+        self.latest_at = max(self.latest_at, at)
 
     def _enter(self, job: Job) -> None:
         state, queue, number = job.state, job.queue, job.number
@@ -244,17 +270,16 @@ class State:
         self.members[state][number] = None
         if state in FINISHED_STATES:
             job.due_at = 0
-            if state != "dead":
+            if state in EXPIRING_STATES:
                 self.finished.push(job.updated_at, number)
-                if len(self.finished) > 2 * (self.counts[state] + 1) + 100_000:
+                if len(self.finished) > 2 * self.expiring_count + 1024:
                     self.finished.rebuild(self.is_finished)
-        elif job.due_at:
+        elif job.due_at and state in TIMED_STATES:
             self._watch(job)
 
     def _watch(self, job: Job) -> None:
         self.timers.push(job.due_at, job.number)
-        waiting = self.counts["scheduled"] + self.counts["failed"] + self.counts["processing"]
-        if len(self.timers) > 2 * waiting + 1024:
+        if len(self.timers) > 2 * sum(self.counts[state] for state in TIMED_STATES) + 1024:
             self.timers.rebuild(self.is_due)
 
     def _job_enqueued(self, record: JobEnqueued) -> None:
@@ -273,8 +298,7 @@ class State:
         self._order.append(number)
         if number >= self.next_number:
             self.next_number = number + 1
-        if record.at > self.latest_at:
-            self.latest_at = record.at
+        self.latest_at = max(self.latest_at, record.at)
         if record.name is not None:
             self.by_name[record.name] = number
         if record.request_id is not None:
@@ -301,6 +325,7 @@ class State:
         self._move(job, record.state, record.at, record.due_at)
 
     def _stop_requested(self, record: StopRequested) -> None:
+        self.latest_at = max(self.latest_at, record.at)
         job = self.jobs[record.number]
         # In a snapshot the run that this stopped may have ended: the job is elsewhere by now.
         if job.state != "processing" or job.attempt != record.attempt:
@@ -348,6 +373,7 @@ class State:
         environment = self.environments.get(spec.env_id)
         if environment is not None:
             environment.jobs -= 1
+        self._drop_if_unused(job.queue)
         if len(self._order) > 2 * len(self.jobs) + 1024:
             self._order = array("Q", (number for number in self._order if number in self.jobs))
 
@@ -370,9 +396,17 @@ class State:
         for name, (concurrency, paused) in record.queues.items():
             queue = self.queue_named(name)
             queue.listed, queue.concurrency, queue.paused = True, concurrency, paused
+        for queue in [each for each in self.queues.values() if not each.listed]:
+            self._drop_if_unused(queue)
+
+    def _drop_if_unused(self, queue: NamedQueue) -> None:
+        # Choosing a job looks at every queue, so deleted ones must not pile up.
+        if not queue.listed and not any(queue.counts.values()):
+            del self.queues[queue.name]
 
     def _slots_changed(self, record: SlotsChanged) -> None:
-        self.slots.set(record.slots, record.at)
+        self.latest_at = max(self.latest_at, record.at)
+        self.slots.set(record.slots, record.draining)
         self.slots.by_hand = record.by_hand
 
     def _daemon_started(self, record: DaemonStarted) -> None:
@@ -404,6 +438,7 @@ class State:
         assert counts == self.counts, (counts, self.counts)
         assert env_jobs == {key: env.jobs for key, env in self.environments.items()}
         for queue in self.queues.values():
+            assert queue.listed or any(queue.counts.values()), queue.name
             for state in JOB_STATES:
                 have = queue.counts.get(state, 0)
                 assert have == by_queue.get((queue.name, state), 0), (queue.name, state)
@@ -412,18 +447,11 @@ class State:
         assert list(self._order) == sorted(set(self._order))
         for state, members in self.members.items():
             assert len(members) == counts[state], state
+        self._validate_heaps()
         self._validate_slots()
 
     def _validate_job(self, job: Job) -> None:
-        due = (job.due_at, job.number)
         assert job.queue is self.queues[job.queue.name]
-        if job.state == "pending":
-            assert (job.priority, job.number) in set(job.queue.ready.entries()), job.number
-        if job.state in ("scheduled", "failed"):
-            assert job.due_at, job.number
-            assert due in set(self.timers.entries()), job.number
-        if job.state in ("completed", "cancelled"):
-            assert (job.updated_at, job.number) in set(self.finished.entries()), job.number
         running = [run for run in job.runs or () if not run.ended_at]
         if job.state == "processing":
             assert [job.runs[-1] if job.runs else None] == running, job.number
@@ -435,6 +463,22 @@ class State:
         attempts = [run.attempt for run in job.runs or ()]
         assert attempts == sorted(set(attempts))
         assert 0 <= job.attempts_before <= job.attempt
+
+    def _validate_heaps(self) -> None:
+        timers = set(self.timers.entries())
+        finished = set(self.finished.entries())
+        ready = {name: set(queue.ready.entries()) for name, queue in self.queues.items()}
+        for job in self.jobs.values():
+            number = job.number
+            if job.state == "pending":
+                assert (job.priority, number) in ready[job.queue.name], number
+            elif job.state in ("scheduled", "failed"):
+                assert job.due_at, number
+                assert (job.due_at, number) in timers, number
+            elif job.state == "processing" and job.due_at and job.stop is None:
+                assert (job.due_at, number) in timers, number
+            elif job.state in EXPIRING_STATES:
+                assert (job.updated_at, number) in finished, number
 
     def _validate_slots(self) -> None:
         for slot in self.slots.by_number.values():

@@ -47,9 +47,12 @@ class Timers:
 
     def pop(self) -> None:
         """
-        Remove the earliest entry, the one that head() returned.
+        Remove the earliest entry, the one that head() returned, and its repeats: a job that left
+        and came back at the same time has an entry for each, and all of them are live.
         """
-        heapq.heappop(self._heap)
+        entry = heapq.heappop(self._heap)
+        while self._heap and self._heap[0] == entry:
+            heapq.heappop(self._heap)
 
     def rebuild(self, is_live: Callable[[int, int], bool]) -> None:
         """
