@@ -1,0 +1,151 @@
+"""
+The things a benchmark needs around it: a place on disk, a daemon, C peers. All of it is gone when
+the `with` block ends, and every process is ended by a descriptor of its own (pidfd), so nothing
+else can be hit.
+"""
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+from queuectl.client import Client
+from queuectl.protocol import StartWorkers, Status, StatusReport, StopWorkers, Workers
+
+ROOT = Path(__file__).resolve().parent.parent
+# What is given to anything that should start or end by itself.
+PATIENCE_S = 120
+
+
+class Place:
+    """
+    A new folder below *parent*, which must be on a disk, and how much work is asked for: *scale*
+    times the counts of the targets, *rounds* times each.
+    """
+
+    def __init__(self, parent: str, scale: float, rounds: int) -> None:
+        self.scale = scale
+        self.rounds = rounds
+        self.path = Path(tempfile.mkdtemp(prefix="queuectl-bench-", dir=parent))
+
+    def count(self, full: int) -> int:
+        """
+        Return how many to do where the target speaks of *full*.
+        """
+        return max(int(full * self.scale), 2)
+
+    def folder(self, name: str) -> Path:
+        """
+        Return a new folder, private to us.
+        """
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.path))
+
+    def compile(self, name: str) -> str:
+        """
+        Return the path of the program that bench/<name>.c becomes.
+        """
+        program = self.path / name
+        if not program.exists():
+            source = Path(__file__).with_name(f"{name}.c")
+            subprocess.run(["gcc", "-O2", "-o", program, source], check=True)
+        return str(program)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.path)
+
+
+class Service:
+    """
+    A daemon of this checkout with *slots* slots, on a new state directory. Call restart() for
+    another one on the same state.
+    """
+
+    def __init__(self, place: Place, slots: int) -> None:
+        self.folder = place.folder("state")
+        self.socket = str(self.folder / "socket")
+        #: From the start of the process until it served.
+        self.start_s = 0.0
+        self._start()
+        with self.client() as client:
+            client.call(StopWorkers(), Workers)
+            if slots:
+                client.call(StartWorkers(count=slots), Workers)
+
+    def client(self) -> Client:
+        """
+        Return a new connection.
+        """
+        return Client(self.socket)
+
+    def rss_bytes(self) -> int:
+        """
+        Return the daemon's resident memory.
+        """
+        status = Path(f"/proc/{self._daemon.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) * 1024
+
+    def restart(self) -> None:
+        """
+        End the daemon and start another one on its state.
+        """
+        self._stop_daemon()
+        self._start()
+
+    def _start(self) -> None:
+        options = ["--state-dir", str(self.folder / "q"), "--socket", self.socket]
+        reader, writer = os.pipe()
+        begin = time.monotonic()
+        with (self.folder / "log").open("ab") as log:
+            self._daemon = subprocess.Popen(
+                [sys.executable, "-P", "-m", "queuectld", *options, "--ready-fd", str(writer)],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                pass_fds=(writer,),
+            )
+        os.close(writer)
+        with os.fdopen(reader, "rb") as answer:
+            said = answer.readline()
+        self.start_s = time.monotonic() - begin
+        if said != b"ready\n":
+            self._daemon.wait(PATIENCE_S)
+            raise RuntimeError(f"the daemon did not start: {said.decode()}")
+        self._runner_fd = self._watch_runner()
+
+    def _watch_runner(self) -> int:
+        deadline = time.monotonic() + PATIENCE_S
+        with self.client() as client:
+            while time.monotonic() < deadline:
+                runner = client.call(Status(), StatusReport).runner
+                if runner is not None:
+                    return os.pidfd_open(runner.pid)
+                time.sleep(0.01)
+        raise RuntimeError("the runner did not start")
+
+    def _stop_daemon(self) -> None:
+        self._daemon.terminate()
+        self._daemon.wait(PATIENCE_S)
+        try:
+            signal.pidfd_send_signal(self._runner_fd, signal.SIGTERM)
+        except ProcessLookupError:
+            pass  # It left by itself: nobody needed it any more.
+        ended, _, _ = select.select([self._runner_fd], [], [], PATIENCE_S)
+        os.close(self._runner_fd)
+        if not ended:
+            raise RuntimeError("the runner did not end")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop_daemon()
