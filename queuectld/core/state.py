@@ -392,7 +392,7 @@ class State:
 
     def _queues_changed(self, record: QueuesChanged) -> None:
         for queue in self.queues.values():
-            queue.listed = False
+            queue.listed, queue.concurrency, queue.paused = False, 0, False
         for name, (concurrency, paused) in record.queues.items():
             queue = self.queue_named(name)
             queue.listed, queue.concurrency, queue.paused = True, concurrency, paused
