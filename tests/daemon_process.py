@@ -291,6 +291,12 @@ class DaemonProcess:
 
         return wait_until(reached, what=f"job {job_id} is one of {wanted}")
 
+    def pid_of(self, job_id: str) -> int:
+        """
+        Return the process id of a job once its process is known.
+        """
+        return wait_until(lambda: self.show(job_id).job.pid, what=f"the pid of job {job_id}") or 0
+
     def output(self, job_id: str, *, attempt: int | None = None, **fields: Any) -> bytes:
         """
         Return a job's output as `logs` shows it.

@@ -313,8 +313,7 @@ def test_a_stopped_daemon_leaves_its_jobs_running(daemon: DaemonProcess) -> None
     (job_id,) = daemon.enqueue(
         f"until test -e {gate}; do sleep 0.01; done; echo done; exit 5", max_retries=0
     )
-    pid = daemon.wait_for(job_id, "processing").job.pid
-    assert pid is not None
+    pid = daemon.pid_of(job_id)
     assert daemon.stop() == 0
     assert alive(pid)
     assert not os.path.exists(daemon.socket)
