@@ -102,6 +102,8 @@ def dispatch(words: list[str]) -> int:
     """
     Find the command in *words* and run it. Raises QueuectlError, OSError, KeyboardInterrupt.
     """
+    if words[:1] == ["--version"]:
+        words = ["version", *words[1:]]
     leading = parse(words, GLOBAL_OPTIONS, stop_early=True)
     words = leading.operands
     if not words:
@@ -124,13 +126,8 @@ def find_command(words: list[str]) -> tuple[Command, list[str]]:
     """
     name = ALIASES.get(words[0], words[0])
     if name not in MODULES:
-        if name == "--version":
-            name = "version"
-        else:
-            raise UsageError(
-                f"unknown command {name!r}{suggestion(name, [*MODULES, *ALIASES])}; "
-                "see `queuectl help`"
-            )
+        hint = suggestion(name, [*MODULES, *ALIASES])
+        raise UsageError(f"unknown command {name!r}{hint}; see `queuectl help`")
     found = [command for command in load(name) if command.words[0] == name]
     by_words = {command.words[1:]: command for command in found}
     if () in by_words:  # A single command, perhaps one with `logs show ID` beside it.

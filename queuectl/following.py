@@ -11,7 +11,7 @@ from queuectl.client import Client
 from queuectl.durations import describe_duration
 from queuectl.endings import ending
 from queuectl.errors import ConnectionLost, ProtocolError
-from queuectl.protocol import LogEnd, Logs, Output
+from queuectl.protocol import JobDetail, LogEnd, Logs, Output, Show
 from queuectl.session import Session
 from queuectl.views import FINISHED_STATES, JobView
 
@@ -88,6 +88,17 @@ class Follower:
         elif job.state == "held":
             text += f", held: queuectl release {job.id}"
         self._session.complain(text)
+
+
+def say_why_waiting(session: Session, client: Client, identifier: str) -> JobView:
+    """
+    Say why the job has not started, if it has not: nothing else will be seen of it for a while.
+    """
+    detail = client.call(Show(id=identifier), JobDetail)
+    job = detail.job
+    if job.state != "processing" and job.state not in FINISHED_STATES:
+        session.complain(f"job {job.id} is {job.state}" + (f": {detail.why}" if detail.why else ""))
+    return job
 
 
 def write_output(session: Session, output: Output) -> None:

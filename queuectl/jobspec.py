@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from queuectl.errors import UsageError, suggestion
-from queuectl.protocol import PRIORITY_NAMES, JobSpec
+from queuectl.protocol import PRIORITY_NAMES, SPAN_MS_MAX, JobSpec
 from queuectl.views import ON_LOST
 
 #: Fields of which one is enough: an option for one of them sets the others of the JSON aside.
@@ -25,7 +25,7 @@ def fields_of(document: object, now: int) -> dict[str, Any]:
     """
     if not isinstance(document, dict):
         raise UsageError(
-            f'a job must be a JSON object such as {{"command": "make"}}, not {_show(document)}'
+            f'a job must be a JSON object such as {{"command": "make"}}; got {_show(document)}'
         )
     return _convert(document, "", now)
 
@@ -99,7 +99,7 @@ def _convert(given: Mapping[str, object], prefix: str, now: int) -> dict[str, An
         try:
             converted[attribute] = convert(value, now)
         except ValueError as error:
-            raise UsageError(f"{prefix}{name}: {error}, not {_show(value)}") from error
+            raise UsageError(f"{prefix}{name}: {error}; got {_show(value)}") from error
     return converted
 
 
@@ -171,8 +171,19 @@ def _span(value: object, _now: int) -> int:
     from queuectl.durations import parse_duration
 
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        return round(value * 1000)
-    return parse_duration(value if isinstance(value, str) else "")
+        span_ms = round(value * 1000)
+    else:
+        span_ms = parse_duration(value if isinstance(value, str) else "")
+    if span_ms > SPAN_MS_MAX:
+        raise ValueError("must be at most ten years")
+    return span_ms
+
+
+def _timeout(value: object, now: int) -> int:
+    span_ms = _span(value, now)
+    if span_ms == 0:
+        raise ValueError("must be longer than 0; leave it out for none")
+    return span_ms
 
 
 def _time(value: object, now: int) -> int:
@@ -232,7 +243,7 @@ _FIELDS: dict[str, tuple[str, _Converter]] = {
     "run_at": ("run_at", _time),
     "scheduled_at": ("run_at", _time),
     "delay": ("delay_ms", _span),
-    "timeout": ("timeout_ms", _span),
+    "timeout": ("timeout_ms", _timeout),
     "kill_after": ("kill_after_ms", _span),
     "cwd": ("cwd", _directory),
     "env": ("env", _environment),

@@ -92,7 +92,7 @@ class Arguments:
         if text is None:
             return None
         if not (text.isascii() and text.isdigit()):
-            raise UsageError(f"--{name}: must be a whole number, not {text!r}")
+            raise UsageError(f"--{name}: must be a whole number; got {text!r}")
         return int(text)
 
     def take(self, option: Option, value: str) -> None:
@@ -101,7 +101,7 @@ class Arguments:
         """
         if option.choices and value not in option.choices:
             raise UsageError(
-                f"--{option.name}: must be one of {', '.join(option.choices)}, not {value!r}"
+                f"--{option.name}: must be one of {', '.join(option.choices)}; got {value!r}"
             )
         if option.name in self._given and option.value is not None and not option.repeat:
             raise UsageError(f"--{option.name}: given twice")

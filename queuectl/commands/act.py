@@ -94,7 +94,7 @@ def prune(session: Session, arguments: Arguments) -> int:
         try:
             older_than_ms = parse_duration(text)
         except ValueError as error:
-            raise UsageError(f"--older-than: {error}, not {text!r}") from error
+            raise UsageError(f"--older-than: {error}; got {text!r}") from error
     if arguments.operands:
         select = selection(arguments)
     else:

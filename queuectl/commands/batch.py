@@ -169,7 +169,9 @@ class _Pieces:
         if isinstance(result, JobError):
             self._code = self._code or exit_code(result.code)
             session.complain(f"{self._shown} line {number}: {result.message}")
-            document: dict[str, Any] = {"line": number, "error": error_document(result)}
+            error = error_document(result)
+            del error["index"]  # Within a piece: it means nothing to the reader.
+            document: dict[str, Any] = {"line": number, "error": error}
         else:
             document = {"line": number, "id": result}
         if session.jsonl:

@@ -78,13 +78,13 @@ def parse_setting(setting: Setting, text: str) -> SettingValue:
             value = _number(text, whole=setting.kind == "count")
     except ValueError as error:
         none = ", or none" if setting.optional else ""
-        raise UsageError(f"{setting.key}: {error}{none}, not {text!a}") from error
+        raise UsageError(f"{setting.key}: {error}{none}; got {text!a}") from error
     rule = check(setting.key, value)
     if rule is not None:
         if setting.kind in ("span", "size"):
             least, most = (format_setting(setting.key, int(each)) for each in _limits(setting))
             rule = f"must be between {least} and {most}"
-        raise UsageError(f"{setting.key}: {rule}, not {text!a}")
+        raise UsageError(f"{setting.key}: {rule}; got {text!a}")
     return value
 
 

@@ -5,9 +5,9 @@
 from queuectl.client import Client
 from queuectl.commands.jobs import expand
 from queuectl.errors import EXIT_DONE, UsageError
-from queuectl.following import Follower, write_output
+from queuectl.following import Follower, say_why_waiting, write_output
 from queuectl.options import Arguments, Command, Option
-from queuectl.protocol import JobDetail, LogEnd, Logs, Output, Show
+from queuectl.protocol import LogEnd, Logs, Output
 from queuectl.selection import split_ids
 from queuectl.session import Session
 from queuectl.views import FINISHED_STATES
@@ -49,7 +49,7 @@ def logs(session: Session, arguments: Arguments) -> int:
 def _follow(
     session: Session, client: Client, identifier: str, attempt: int | None, tail_lines: int | None
 ) -> None:
-    job = client.call(Show(id=identifier), JobDetail).job
+    job = say_why_waiting(session, client, identifier)
     if not job.attempt and job.state in FINISHED_STATES:
         return
     follower = Follower(

@@ -18,7 +18,7 @@ from queuectl.errors import (
     UsageError,
     exit_code,
 )
-from queuectl.following import Follower
+from queuectl.following import Follower, say_why_waiting
 from queuectl.jobspec import fields_of, make_spec
 from queuectl.options import Arguments, Command, Option
 from queuectl.session import Session
@@ -41,6 +41,7 @@ def run(session: Session, arguments: Arguments) -> int:
         assert identifier is not None
         follower = Follower(session, client, identifier, attempt=1)
         try:
+            say_why_waiting(session, client, identifier)
             job = follower.follow()
         except KeyboardInterrupt:
             session.complain(f"detached; job {identifier} goes on: queuectl logs -f {identifier}")
@@ -55,15 +56,15 @@ def run(session: Session, arguments: Arguments) -> int:
 
 def job_exit_code(session: Session, job: JobView) -> int:
     """
-    Return the exit code that passes on how *job* ended; say what the code alone does not.
+    Return the exit code that passes on how *job* ended; say what that was if it did not complete.
     """
     if job.state == "completed":
         return EXIT_DONE
-    if job.signal is None and job.exit_code:
-        return job.exit_code
     reason = f": {job.last_error}" if job.last_error else ""
     session.complain(f"job {job.id} is {job.state}{reason}")
-    return EXIT_NOTHING if job.signal is None else 128 + job.signal
+    if job.signal is not None:
+        return 128 + job.signal
+    return job.exit_code or EXIT_NOTHING
 
 
 COMMANDS = (

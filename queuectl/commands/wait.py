@@ -64,7 +64,7 @@ def _timeout_ms(text: str | None) -> int | None:
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise UsageError(f"--timeout: {error}, not {text!r}") from error
+        raise UsageError(f"--timeout: {error}; got {text!r}") from error
 
 
 COMMANDS = (
