@@ -10,10 +10,11 @@ SOURCES := pyproject.toml $(shell find queuectl queuectld -name '*.py')
 .PHONY: demo test check bench clean
 
 demo: $(VENV)/installed
+	./packaging/apt-need gcc libc6-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/pytest
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .
