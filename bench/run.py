@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import million, pipeline, runs, startup
 from bench.rows import Row, table
-from bench.service import Place
+from bench.service import ROOT, Place
 
 FIGURES: dict[str, Callable[[Place], list[Row]]] = {
     "startup": startup.measure,
@@ -36,13 +36,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(FIGURES))
     parser.add_argument("--scale", type=float, default=1.0, help="of the counts (default: 1)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each (default: 5)")
-    parser.add_argument("--dir", default="/var/tmp", help="on a disk (default: /var/tmp)")
+    parser.add_argument("--dir", default=ROOT / "build", type=Path, help="on a disk (default: build/)")
     options = parser.parse_args(argv)
     unknown = set(options.names) - FIGURES.keys()
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(FIGURES)}")
     rows: list[tuple[Row, str]] = []
-    with Place(options.dir, options.scale, options.rounds) as place:
+    options.dir.mkdir(exist_ok=True)
+    with Place(options.dir.resolve(), options.scale, options.rounds) as place:
         for name in options.names or FIGURES:
             sys.stderr.write(f"{name} …\n")
             rows += [(row, f"bench/run.py {name}") for row in FIGURES[name](place)]

@@ -41,7 +41,7 @@ def measure_drain(place: Place) -> list[Row]:
 
 def _drain_per_s(client: Client, count: int) -> float:
     client.call(StopWorkers(), Workers)
-    ids = client.enqueue([JobSpec(command="true")] * count, cwd="/").ids
+    ids = client.enqueue([JobSpec(command="true", max_retries=0)] * count, cwd="/").ids
     begin = time.monotonic()
     client.call(StartWorkers(count=SLOTS), Workers)
     jobs = client.call(Wait(ids=[f"{ids[0]}-{ids[-1]}"]), Waited).jobs
@@ -74,7 +74,7 @@ def measure_latency(place: Place) -> list[Row]:
 
 def _start_ms(client: Client, command: str) -> float:
     begin_ns = time.monotonic_ns()
-    (job,) = client.enqueue([JobSpec(command=command)], cwd="/").ids
+    (job,) = client.enqueue([JobSpec(command=command, max_retries=0)], cwd="/").ids
     assert job is not None
     client.call(Wait(ids=[job]), Waited)
     output = b"".join(

@@ -29,7 +29,7 @@ class Place:
     times the counts of the targets, *rounds* times each.
     """
 
-    def __init__(self, parent: str, scale: float, rounds: int) -> None:
+    def __init__(self, parent: Path, scale: float, rounds: int) -> None:
         self.scale = scale
         self.rounds = rounds
         self.path = Path(tempfile.mkdtemp(prefix="queuectl-bench-", dir=parent))
