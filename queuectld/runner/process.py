@@ -39,6 +39,34 @@ class Process(NamedTuple):
         return from_ns // _TICK_NS <= self.start_ticks <= to_ns // _TICK_NS
 
 
+class Reserve:
+    """
+    Descriptors kept for looking at processes: `with` it they are free to be used. Without them a
+    runner whose descriptors are all taken by runs could not see those runs end, and would never
+    have one free again.
+    """
+
+    _COUNT = 2  # a pidfd, and a file of /proc
+
+    def __init__(self) -> None:
+        self._fds: list[int] = []
+        self._fill()
+
+    def __enter__(self) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
+
+    def __exit__(self, *error: object) -> None:
+        self._fill()
+
+    def _fill(self) -> None:
+        try:
+            while len(self._fds) < self._COUNT:
+                self._fds.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            pass  # The whole host has none left: fewer are kept until the next time.
+
+
 def read(pid: int) -> Process | None:
     """
     Look at a process; None when it is gone. Raises `OSError` when the host has no room to look.

@@ -83,6 +83,7 @@ class Runs:
         self._ledger = ledger
         self._spawner = spawner
         self._report = report
+        self._reserve = process.Reserve()
         self._runs: dict[Key, Run] = {}
         self._by_pidfd: dict[int, Run] = {}
         self._unsettled: dict[Key, Run] = {}
@@ -250,7 +251,8 @@ class Runs:
         if signo == signal.SIGKILL:
             run.is_killed = True
         try:
-            process.signal_session(run.pid, signos, run.is_child)
+            with self._reserve:
+                process.signal_session(run.pid, signos, run.is_child)
         except OSError:
             # No room to look for its other groups. Those that survive their leader are seen when
             # it dies, and a SIGKILL is then repeated.
@@ -261,7 +263,8 @@ class Runs:
         living: set[int] = set()
         if stopping:
             try:
-                living = {found.session for found in process.living(stopping)}
+                with self._reserve:
+                    living = {found.session for found in process.living(stopping)}
             except OSError:
                 living = stopping  # No room to look: the next look may tell.
         for run in runs:

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from queuectld.runner import messages
 from queuectld.runner.endpoint import connect
 
 DEADLINE_S = 20.0
-ROOT = Path(__file__).resolve().parents[2]
 PATH = "/usr/bin:/bin"
 
 T = TypeVar("T")
@@ -32,6 +31,20 @@ def wait_until(condition: Callable[[], T], what: str) -> T:
         assert time.monotonic() < deadline, f"waited {DEADLINE_S} s for {what}"
         time.sleep(0.005)
     return answer
+
+
+class Output:
+    """
+    The output file of a job.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @property
+    def text(self) -> str:
+        return self.path.read_text()
 
 
 class Client:
@@ -115,6 +128,16 @@ class Client:
         assert isinstance(event, messages.Refused), event
         return event
 
+    def run(self, argv: Sequence[str], output_fd: int, job: int = 1, **how: Any) -> messages.Exited:
+        """
+        Start, wait for the end, acknowledge.
+        """
+        self.start(argv, output_fd, job, **how)
+        self.running()
+        exited = self.exited()
+        self.send(messages.pack_ack(exited.job, exited.attempt))
+        return exited
+
     def sync(self) -> None:
         """
         Wait until the runner has read everything sent so far, by a START that must fail.
@@ -130,20 +153,22 @@ class RunnerProcess:
     A runner in a directory, ended with the test.
     """
 
+    ROOT = Path(__file__).resolve().parents[2]
+    COMMAND = (sys.executable, "-m", "queuectld.runner.main")
+
     def __init__(
         self,
         directory: Path,
         *options: str,
         preexec: Callable[[], None] | None = None,
-        **popen: object,
     ) -> None:
         self.directory = directory
         self.clients: list[Client] = []
         self.stderr_path = directory.parent / f"{directory.name}.stderr"
         with self.stderr_path.open("ab") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "queuectld.runner.main", "--dir", str(directory), *options],
-                cwd=ROOT,
+                [*self.COMMAND, "--dir", str(directory), *options],
+                cwd=self.ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -196,9 +221,20 @@ class RunnerProcess:
         """
         A connection that has said HELLO and read the list.
         """
-        client = self.connect()
-        client.hello(epoch)
-        return client
+        return self.meet(epoch)[0]
+
+    def meet(self, epoch: int = 1) -> tuple[Client, list[messages.Event]]:
+        """
+        A connection that has said HELLO, and the list.
+        """
+        while True:
+            client = self.connect()
+            try:
+                return client, client.hello(epoch)[1]
+            except (BrokenPipeError, ConnectionResetError):
+                # A runner that was killed while it made a process: until that process is executed
+                # the socket stays open.
+                assert self.process.poll() is None, f"the runner ended: {self.stderr}"
 
     def kill(self) -> None:
         self.process.kill()
