@@ -53,6 +53,8 @@ from queuectl.protocol import (
 R = TypeVar("R", bound=Message)
 
 _RECEIVE_BYTES = 256 << 10
+#: What msgspec raises for bytes that are no such message; nesting and text have errors of their own.
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Client:
@@ -237,7 +239,7 @@ class Client:
             frame = self._next_frame(deadline)
             try:
                 answer = decode(frame)
-            except msgspec.DecodeError as error:
+            except _DECODE_ERRORS as error:
                 raise self._strange(str(error)) from error
             if isinstance(answer, Welcome):
                 self.welcome = answer

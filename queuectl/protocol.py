@@ -28,7 +28,6 @@ from queuectl.views import (
     OnLost,
     ProcessView,
     QueueView,
-    RefusalCode,
     RunView,
     SettingValue,
     SettingView,
@@ -311,7 +310,7 @@ class Refused(Message, frozen=True, tag="refused"):
     Nothing was done. `message` is one line: what was refused, the rule, and what would be right.
     """
 
-    code: RefusalCode
+    code: str  # a RefusalCode
     message: str
     field: str | None = None
     index: int | None = None  # of the offending job in the batch

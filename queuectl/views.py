@@ -2,7 +2,9 @@
 What people see: the words for states and ends, and the shapes in which answers describe things.
 
 Views are read-only pictures of the daemon's state, made for one answer. They travel inside the
-messages of protocol.py and evolve by its rules. What there is not is None.
+messages of protocol.py and evolve by its rules. What there is not is None. Words in answers (a
+state, an end, a code) are typed as plain strings: a newer daemon may have more of them, and a client
+that refused to read those could not list anything.
 """
 
 from typing import Literal, get_args
@@ -52,7 +54,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     number: int
     command: str  # for argv and scripts: as one would type it in a shell
     argv: list[str] | None = None
-    state: JobState
+    state: str  # a JobState
     attempts: int  # made since it was enqueued or last retried by hand
     max_retries: int
     priority: int
@@ -71,7 +73,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     attempt: int | None = None  # ordinal of the last attempt, over all retries
     timeout_ms: int | None = None
     kill_after_ms: int | None = None
-    on_lost: OnLost = "retry"
+    on_lost: str = "retry"
     cwd: str | None = None
     stopping: str | None = None  # "cancelled" or "timeout": a running attempt is being ended
 
@@ -86,7 +88,7 @@ class RunView(Struct, frozen=True, kw_only=True):
     pid: int | None = None
     started_at: int
     ended_at: int | None = None
-    end: RunEnd | None = None
+    end: str | None = None  # a RunEnd
     exit_code: int | None = None
     signal: int | None = None
     error: str | None = None
@@ -100,7 +102,7 @@ class JobError(Struct, frozen=True, kw_only=True):
     Why one job of a request could not be made or changed.
     """
 
-    code: RefusalCode
+    code: str  # a RefusalCode
     message: str
     id: str | None = None
     index: int | None = None
