@@ -60,6 +60,8 @@ DUE_JOBS_MAX = 1_000
 FOLLOW_JOBS_MAX = 10_000
 # The wait after the runner could not start anything for want of memory, processes or disk.
 START_AGAIN_MS = 5_000
+# Records that move a job which was there before.
+_MOVES = (JobMoved, RunStarted, RunEnded)
 
 
 class Queue:
@@ -138,7 +140,7 @@ class Queue:
         """
         Remember a fact. A move that the table of moves does not have is a bug.
         """
-        if isinstance(record, JobMoved | RunStarted | RunEnded):
+        if isinstance(record, _MOVES):
             job = self.state.jobs[record.number]
             target = "processing" if isinstance(record, RunStarted) else record.state
             assert target in TRANSITIONS[job.state], (job.number, job.state, target, job.runs)

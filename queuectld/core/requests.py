@@ -39,7 +39,7 @@ from queuectl.settings import canonical, check
 from queuectl.views import FINISHED_STATES, JobError
 from queuectld.core import named_queues, selection, views
 from queuectld.core.actions import act
-from queuectld.core.admission import admit, check_batch, check_records, shorten
+from queuectld.core.admission import admit, check_batch, check_env, check_records, shorten
 from queuectld.core.effects import AwaitJobs, Reply, StopDaemon, StreamLogs
 from queuectld.core.records import (
     EnvironmentStored,
@@ -85,6 +85,8 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
         raise Refusal("try_later", "the disk of the journal is full; make room, then try again")
     check_batch(state, request)
     known_env_id = state.env_id(request.env)
+    if known_env_id is None:
+        check_env(request.env)
     env_id = state.next_env_id if known_env_id is None else known_env_id
     records, errors = _admit_all(queue, request, env_id, now)
     check_records(records)
