@@ -303,7 +303,9 @@ class Journal:
             self._rotate(self._segment)
         end = self._segment.tail + FRAME_HEADER_BYTES + payload_bytes
         if not self.full or end > self._segment.runway_end:
-            self._extend(end + self._runway_bytes // 2)
+            # A quarter at a time: few enough zeros to ride along with this batch's sync,
+            # enough of them that the file's size changes seldom.
+            self._extend(end + self._runway_bytes * 3 // 4)
         self._set_easy_end()
         if end > self._segment.runway_end:
             raise JournalFull(
@@ -324,7 +326,7 @@ class Journal:
         """Grow the runway to *target*, or as far as there is room: then the journal is full."""
         assert self._segment is not None
         try:
-            self._segment.extend(target, max(self._runway_bytes // 4, 1))
+            self._segment.extend(target)
         except OSError as error:
             if error.errno not in NO_SPACE:
                 self._fail(error)
@@ -352,15 +354,18 @@ class Journal:
             return False
         self._segment = successor
         try:
-            # From the rename on there is no way back: a journal that went on in the old
-            # segment would be cut off at what the new header says.
-            self._dir.sync()
+            # No way back from here, whatever the error: if the rename did happen, batches
+            # that went on into the old segment would be cut off at what the new one says.
+            self._dir.install(successor.name)
             self._sealed[number] = segment.records_end.offset
             self._idle = True
             self._count_still()
-            segment.retire()
+            segment.cut_runway()
         except OSError as error:
             self._fail(error)
+        finally:
+            with suppress(OSError):
+                segment.close()
         return True
 
     def _header(self, uuid: bytes, number: int, previous: Position, epoch: int) -> FileHeader:

@@ -155,7 +155,7 @@ def _begin(directory: Directory, header: FileHeader, runway_bytes: int) -> tuple
         segment = write_segment(directory, header, RUNWAY_BYTES_MIN)
         full = True
     try:
-        directory.sync()
+        directory.install(segment.name)
     except BaseException:
         segment.close()
         raise

@@ -111,7 +111,7 @@ def apply_repair(directory: Directory, repair: Repair, backup: Directory) -> Non
         directory.install(name)
     segment = write_segment(directory, repair.next_header, 0)
     segment.close()
-    directory.sync()
+    directory.install(segment.name)
 
 
 def _segment_of(error: JournalCorrupt, listing: Listing) -> int:

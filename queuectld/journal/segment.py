@@ -16,10 +16,7 @@ from queuectld.journal.files import write_all
 from queuectld.journal.frames import FRAME_HEADER_BYTES, Position, pack_frame
 from queuectld.journal.header import HEADER_BYTES, FileHeader, unpack_header
 
-# The runway grows by this much at a time: few enough bytes to ride along with a sync,
-# many enough that the file's size changes seldom.
-RUNWAY_STEP_BYTES = 1 << 20
-_ZEROS = bytes(RUNWAY_STEP_BYTES)
+_ZEROS = bytes(1 << 20)
 
 
 class Segment:
@@ -64,14 +61,14 @@ class Segment:
         """
         return self.tail + FRAME_HEADER_BYTES + payload_bytes <= self.runway_end
 
-    def extend(self, target: int, step_bytes: int = RUNWAY_STEP_BYTES) -> None:
+    def extend(self, target: int) -> None:
         """
         Write zeros until the runway reaches *target*. Not synced: the next sync covers them.
 
         What was written before an error counts.
         """
         while self.runway_end < target:
-            zeros = memoryview(_ZEROS)[: min(step_bytes, RUNWAY_STEP_BYTES)]
+            zeros = memoryview(_ZEROS)[: target - self.runway_end]
             count = self._files.pwrite(self._fd, zeros, self.runway_end)
             if count <= 0:
                 raise OSError("the kernel took none of the bytes of a write")
@@ -83,14 +80,11 @@ class Segment:
         """
         self._files.fdatasync(self._fd)
 
-    def retire(self) -> None:
+    def cut_runway(self) -> None:
         """
-        Give the runway back and close the file; its successor must be durable.
+        Give the runway back; nothing can be appended any more.
         """
-        try:
-            self._files.ftruncate(self._fd, self.tail)
-        finally:
-            self.close()
+        self._files.ftruncate(self._fd, self.tail)
 
     def close(self) -> None:
         """
@@ -101,7 +95,7 @@ class Segment:
 
 def write_segment(directory: Directory, header: FileHeader, runway_bytes: int) -> Segment:
     """
-    A new segment with a runway, synced, under its name. Sync the directory before using it.
+    A new segment with a runway, synced, under its unfinished name.
 
     Raises OSError as it comes, and leaves nothing behind then.
     """
@@ -114,7 +108,6 @@ def write_segment(directory: Directory, header: FileHeader, runway_bytes: int) -
         segment = Segment(directory, fd, unpack_header(packed, header.magic))
         segment.extend(HEADER_BYTES + runway_bytes)
         files.fsync(fd)
-        directory.rename(name)
     except BaseException:
         with suppress(OSError):
             files.close(fd)

@@ -76,7 +76,11 @@ class SnapshotWriter:
         self._batch_bytes = 0
         self.record_count = 0
         self._fd = self._files.create(directory.fd, self._name)
-        write_all(self._files, self._fd, packed, 0)
+        try:
+            write_all(self._files, self._fd, packed, 0)
+        except BaseException:
+            self.abandon()
+            raise
 
     def add(self, record: bytes) -> None:
         """
