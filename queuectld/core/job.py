@@ -21,14 +21,13 @@ from msgspec import Struct
 from queuectl.views import JobState, RunEnd
 from queuectld.core.ready import Ready
 
-#: From each state, the states that a job may move to. Moving to the same state changes a due time
-#: or a priority.
+#: From each state, the states that a job may move to. Moving to the same state changes a due time.
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     "scheduled": frozenset({"scheduled", "pending", "held", "cancelled"}),
     "held": frozenset({"scheduled", "pending", "held", "cancelled"}),
-    "pending": frozenset({"pending", "held", "processing", "cancelled"}),
+    "pending": frozenset({"held", "processing", "cancelled"}),
     "processing": frozenset({"completed", "failed", "dead", "held", "cancelled"}),
-    "failed": frozenset({"failed", "pending", "held", "cancelled"}),
+    "failed": frozenset({"pending", "held", "cancelled"}),
     "completed": frozenset(),
     "dead": frozenset({"pending"}),
     "cancelled": frozenset({"pending"}),
