@@ -7,7 +7,9 @@ the next one. Its effects are performed when it is on disk. So there is exactly 
 effects begin, perform(), and it is only reached with everything before on disk.
 
 A reply to a query changes nothing, but it shows what was decided before it: it waits for the batch
-in flight, or the gathering, as if it had records. Nobody sees what a crash could undo.
+in flight, or the gathering, as if it had records. Nobody sees what a crash could undo. One
+exception: while the disk is full the batch in flight may wait for hours, and people must be able to
+look; what looks confirms nothing.
 """
 
 import os
@@ -17,7 +19,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from queuectl.protocol import Refused, Status
+from queuectl.protocol import JobDetail, Jobs, List, Refused, Show, Status, StatusReport
 from queuectld.core.effects import (
     AckExit,
     AwaitJobs,
@@ -37,7 +39,7 @@ from queuectld.core.events import (
     TimerFired,
 )
 from queuectld.core.queue import Queue
-from queuectld.core.records import Record, store
+from queuectld.core.records import Record, RunEnded, store
 from queuectld.journal.errors import JournalFailed, JournalFull
 from queuectld.journal.frames import BATCH_BYTES_MAX, pack_record
 from queuectld.journal.journal import Journal
@@ -59,6 +61,10 @@ SLEEP_SCHEDULED_MS_MAX = 1_000
 GATHER_BYTES_MAX = BATCH_BYTES_MAX // 2
 # Time given to the jobs of a throw-away daemon between SIGTERM and SIGKILL.
 THROW_AWAY_GRACE_MS = 2_000
+# Answers that confirm nothing: they are given while a full disk holds everything else back.
+LOOKING = (Refused, StatusReport, Jobs, JobDetail)
+# The requests for them, which are all that is taken when too much waits for room.
+LOOKS = (Status, List, Show)
 
 
 class Gathering(Struct):
@@ -104,7 +110,7 @@ class Daemon:
         self.committer = Committer()
         self.watch(self.committer.wake_fd, self._committed)
         self.output = OutputStore(f"{state_dir}/output")
-        self.streams = Streams(queue, self.output, self.reply, self._may_stream)
+        self.streams = Streams(queue, self.output, self.reply, self._send, self._may_stream)
         self.housekeeping = Housekeeping(self)
         self.server: Server | None = None
         self.runner: RunnerLink | None = None
@@ -167,14 +173,20 @@ class Daemon:
         """
         Serve until stopped. Raises JournalFailed when the disk fails.
         """
-        while not self._stopping:
-            ready = self.epoll.poll(self._sleep_s())
-            for fd, events in ready:
-                handler = self.handlers.get(fd)
-                if handler is not None:
-                    handler(events)
-            self.turn()
-        self._finish()
+        try:
+            while not self._stopping:
+                ready = self.epoll.poll(self._sleep_s())
+                for fd, events in ready:
+                    handler = self.handlers.get(fd)
+                    if handler is not None:
+                        handler(events)
+                self.turn()
+            self._finish()
+        finally:
+            if self.runner is not None:
+                if self.throw_away:
+                    self.runner.stop(THROW_AWAY_GRACE_MS)
+                self.runner.close()
 
     def turn(self) -> None:
         """
@@ -196,15 +208,18 @@ class Daemon:
             self.server.flush()
 
     def _sleep_s(self) -> float:
+        if self._events:
+            return 0  # Requests that waited in a buffer for their turn.
         now = self.clock.now()
         waiting = bool(self.queue.state.members["scheduled"])
         sleep_ms = SLEEP_SCHEDULED_MS_MAX if waiting else SLEEP_MS_MAX
         if self._poll_at is None:
             self._poll_at = self.streams.next_deadline(now)
         for deadline in (
-            self.queue.next_deadline(),
+            None if self._crowded else self.queue.next_deadline(),
             self._poll_at,
             self.runner.next_deadline() if self.runner is not None else None,
+            self.server.next_deadline() if self.server is not None else None,
             self.housekeeping.next_deadline(),
         ):
             if deadline is not None:
@@ -218,14 +233,21 @@ class Daemon:
             self.event(ClockStepped(offset_ms))
         if self.runner is not None:
             self.runner.attend(now)
+        if self.server is not None:
+            self.server.attend(now)
         self.housekeeping.attend(now)
         deadline = self.queue.next_deadline()
-        if deadline is not None and deadline <= now:
+        if deadline is not None and deadline <= now and not self._crowded:
             self.event(TimerFired())
 
     def _decide(self, event: Event, now: int) -> None:
         if isinstance(event, Requested) and isinstance(event.request, Status):
             self.reply(event.client, status_report(self, event.request.call, now))
+            return
+        if self._crowded and isinstance(event, Requested) and not isinstance(event.request, LOOKS):
+            message = "the disk of the journal is full; make room, then try again"
+            refused = Refused(call=event.request.call, code="try_later", message=message)
+            self.reply(event.client, refused)
             return
         records, effects = self.queue.handle(event, now)
         gathering = self._gathering
@@ -241,6 +263,15 @@ class Daemon:
         for effect in effects:
             self._later(effect)
 
+    @property
+    def _crowded(self) -> bool:
+        """
+        Whether, on a full disk, more waits than may: what gathers must stay a batch. What is left
+        after that is for the ends of runs, of which there are only so many.
+        """
+        waits = self.housekeeping.waits_for_room
+        return waits and self._gathering.packed_bytes > GATHER_BYTES_MAX
+
     def reply(self, client: int, response: Any) -> None:
         """
         Answer a client once everything decided so far is on disk.
@@ -248,7 +279,10 @@ class Daemon:
         self._later(Reply(client, response))
 
     def _later(self, effect: Effect) -> None:
-        if self._gathering.records:
+        looking = isinstance(effect, Reply) and isinstance(effect.response, LOOKING)
+        if looking and self.housekeeping.waits_for_room:
+            self.perform(effect)
+        elif self._gathering.records:
             self._gathering.effects.append(effect)
         elif self._in_flight is not None:
             self._in_flight.effects.append(effect)
@@ -304,11 +338,15 @@ class Daemon:
                 number = getattr(record, "number", None)
                 if number is not None:
                     self.streams.changed(number)
+                if isinstance(record, RunEnded):
+                    self.housekeeping.check_output(record.number, record.attempt)
         self._note_storage()
         self._submit()
 
     def _note_storage(self) -> None:
         full = self.journal.full or self.housekeeping.waits_for_room
+        if full:
+            self.housekeeping.storage_is_full()
         if full != self._storage_full:
             self._storage_full = full
             self.log.warning("storage_full" if full else "storage_has_room")
@@ -318,13 +356,11 @@ class Daemon:
         """
         Bring the gathering to disk before anything else is decided.
         """
-        while self._gathering.records:
+        while self._gathering.records and not self.housekeeping.waits_for_room:
             while self.committer.busy:
                 outcome = self.committer.collect(wait=True)
                 assert outcome is not None
                 self._settle(*outcome)
-                if self.housekeeping.waits_for_room:
-                    return  # The disk is full: the rest gathers, enqueues are refused by now.
             self._submit()
 
     def _storage_failed(self, batch: Gathering | None, error: JournalFailed) -> None:
@@ -370,6 +406,10 @@ class Daemon:
             assert isinstance(effect, StopDaemon), effect
             self.stop()
 
+    def _send(self, client: int, response: Any) -> None:
+        if self.server is not None:
+            self.server.reply(client, response)
+
     def _may_stream(self, client: int) -> bool | None:
         return None if self.server is None else self.server.may_stream(client)
 
@@ -382,20 +422,13 @@ class Daemon:
         if self.server is not None:
             self.server.stop_listening()
         self.housekeeping.stop()
-        while self.committer.busy or self._gathering.records:
-            if self.committer.busy:
-                outcome = self.committer.collect(wait=True)
-                assert outcome is not None
-                self._settle(*outcome)
-            if self.housekeeping.waits_for_room:
-                break
-            self._submit()
+        self._commit_and_wait()
+        while self.committer.busy:
+            outcome = self.committer.collect(wait=True)
+            assert outcome is not None
+            self._settle(*outcome)
         if self.server is not None:
             self.server.close()
-        if self.runner is not None:
-            if self.throw_away:
-                self.runner.stop(THROW_AWAY_GRACE_MS)
-            self.runner.close()
         self.committer.close()
         self.journal.close()
         self.log.info("daemon_stopped", pid=os.getpid())

@@ -4,8 +4,9 @@ What the daemon does beside its work: all of it rare, none of it in a client's w
 - A sealing frame one second after the last batch, and the timed sync of durability "interval".
 - Snapshots: rotate, have a separate process merge the sealed segments, take the result into use.
 - A full disk: try every second to grow the journal again, and the batch that found no room.
-- Output: the size of running attempts' files against the limit, every second; and once after the
-  start, one folder a second, files that belong to no job (their deletion was cut off by a crash).
+- Output: the size of running attempts' files against the limit, every second and at their end; and
+  once after the start, one folder a second, files that belong to no job (their deletion was cut off
+  by a crash).
 """
 
 import os
@@ -34,7 +35,7 @@ class Housekeeping:
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
         self.snapshot_at: int | None = None
-        #: A batch found no room on the disk and is tried again.
+        #: The batch in flight found no room on the disk and is tried again until it does.
         self.waits_for_room = False
         self._retry_at: int | None = None
         self._seal_at: int | None = None
@@ -51,9 +52,11 @@ class Housekeeping:
 
     def next_deadline(self) -> int | None:
         """
-        When to call attend() next.
+        When to call attend() next. It is called anyway when the committer becomes free.
         """
-        times = (self._retry_at, self._seal_at, self._sync_at, self._output_at)
+        times: tuple[int | None, ...] = (self._output_at,)
+        if not self._daemon.committer.busy:
+            times = (self._retry_at, self._seal_at, self._sync_at, self._output_at)
         return min((time for time in times if time is not None), default=None)
 
     def attend(self, now: int) -> None:
@@ -62,17 +65,17 @@ class Housekeeping:
         """
         daemon = self._daemon
         running = daemon.queue.state.members["processing"]
+        if self._output_at is not None and now >= self._output_at:
+            self._output_at = None
+            self._check_running()
+            self._sweep_one()
         if self._output_at is None and (running or self._unswept):
             self._output_at = now + OUTPUT_CHECK_MS
-        elif self._output_at is not None and now >= self._output_at:
-            self._output_at = None
-            self._check_output()
-            self._sweep_one()
-        if self._retry_at is not None and now >= self._retry_at:
-            self._retry_full(now)
         if daemon.committer.busy:
             return
-        if self._sync_at is not None and now >= self._sync_at:
+        if self._retry_at is not None and now >= self._retry_at:
+            self._retry_full()
+        elif self._sync_at is not None and now >= self._sync_at:
             self._sync_at = None
             self._submit(daemon.journal.sync)
         elif self._seal_at is not None and now >= self._seal_at:
@@ -90,12 +93,11 @@ class Housekeeping:
         A batch reached the journal.
         """
         now = self._daemon.clock.now()
+        self.waits_for_room = False
         self._seal_at = now + SEAL_AFTER_MS
         self._check_snapshot = True
         if self._daemon.journal.durability == "interval" and self._sync_at is None:
             self._sync_at = now + SYNC_INTERVAL_MS
-        if self._daemon.journal.full and self._retry_at is None:
-            self._retry_at = now + FULL_RETRY_MS
 
     def done(self, result: Any, error: BaseException | None) -> None:
         """
@@ -133,18 +135,20 @@ class Housekeeping:
         Try the batch in flight again later: there was no room for it.
         """
         self.waits_for_room = True
-        self._retry_at = self._daemon.clock.now() + FULL_RETRY_MS
 
-    def _retry_full(self, now: int) -> None:
+    def storage_is_full(self) -> None:
+        """
+        Look again later: nothing else might tell that there is room.
+        """
+        if self._retry_at is None:
+            self._retry_at = self._daemon.clock.now() + FULL_RETRY_MS
+
+    def _retry_full(self) -> None:
         daemon = self._daemon
-        if daemon.committer.busy:
-            return
         self._retry_at = None
         if self.waits_for_room:
-            self.waits_for_room = False
             daemon.commit_in_flight()
         elif daemon.journal.full:
-            self._retry_at = now + FULL_RETRY_MS
             self._submit(daemon.journal.try_extend)
 
     # --- snapshots --------------------------------------------------------------------------
@@ -156,8 +160,10 @@ class Housekeeping:
             self._submit(journal.rotate, self._start_compactor)
 
     def _start_compactor(self, rotated: Any, error: BaseException | None) -> None:
-        if error is not None or not rotated:
-            return
+        if error is not None:
+            raise error
+        if not rotated:
+            return  # No room for another segment: the disk is full.
         command = self._daemon.journal.snapshot_command()
         try:
             pid = os.posix_spawn(command[0], command, dict(os.environ), setsid=True)
@@ -197,21 +203,28 @@ class Housekeeping:
 
     # --- output -----------------------------------------------------------------------------
 
-    def _check_output(self) -> None:
+    def _check_running(self) -> None:
+        queue = self._daemon.queue
+        for number in list(queue.state.members["processing"]):
+            self.check_output(number, queue.state.jobs[number].attempt)
+
+    def check_output(self, number: int, attempt: int) -> None:
+        """
+        Drop the middle of an attempt's output if it takes more than the limit.
+        """
         daemon = self._daemon
         bytes_max = daemon.queue.state.setting("output_limit")
         if bytes_max is None or self._unpunchable:
             return
-        for number in list(daemon.queue.state.members["processing"]):
-            attempt = daemon.queue.state.jobs[number].attempt
-            if daemon.output.used_bytes(number, attempt) <= bytes_max:
-                continue
-            try:
-                dropped_bytes = daemon.output.limit(number, attempt, bytes_max)
-            except OSError as error:
-                daemon.log.error("output_limit_not_kept", error=str(error), job=number)
-                self._unpunchable = True
-                return
+        if daemon.output.used_bytes(number, attempt) <= bytes_max:
+            return
+        try:
+            dropped_bytes = daemon.output.limit(number, attempt, bytes_max)
+        except OSError as error:
+            daemon.log.error("output_limit_not_kept", error=str(error), job=number)
+            self._unpunchable = True
+            return
+        if dropped_bytes:
             daemon.log.warning(
                 "output_dropped", job=number, attempt=attempt, dropped_bytes=dropped_bytes
             )
@@ -220,8 +233,8 @@ class Housekeeping:
         """
         Delete the output in one folder that belongs to no job in the history.
         """
-        if not self._unswept:
-            return
+        if not self._unswept or not self._daemon.idle:
+            return  # A job that was forgotten in memory may come back with a crash.
         jobs = self._daemon.queue.state.jobs
         for path, number in self._daemon.output.files(self._unswept.pop()):
             if number not in jobs:

@@ -1,7 +1,11 @@
 """
 The daemon's log: one event a line on stderr; key=value for a terminal, JSON for a machine.
+
+A line that cannot be written is lost. The log may be on a full disk or its reader gone; neither is
+a reason for the queue to stop, and what the log tells is in the journal too.
 """
 
+import os
 import sys
 from typing import Any
 
@@ -19,6 +23,27 @@ from queuectld.core.records import (
 )
 
 
+class LineLogger:
+    """
+    Writes each event as one line to a descriptor, in one call.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def msg(self, line: str | bytes) -> None:
+        """
+        Write a line, if it can be written.
+        """
+        data = line.encode(errors="backslashreplace") if isinstance(line, str) else line
+        try:
+            os.write(self._fd, data + b"\n")
+        except OSError:
+            pass
+
+    debug = info = warning = error = critical = msg
+
+
 def configure() -> None:
     """
     Set up structlog for this process.
@@ -27,12 +52,10 @@ def configure() -> None:
         renderer: Any = structlog.processors.KeyValueRenderer(
             key_order=["timestamp", "level", "event", "job", "attempt"], drop_missing=True
         )
-        factory: Any = structlog.WriteLoggerFactory(file=sys.stderr)
     else:
         renderer = structlog.processors.JSONRenderer(
             serializer=lambda event, **_: json.encode(event)
         )
-        factory = structlog.BytesLoggerFactory(file=sys.stderr.buffer)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -40,7 +63,7 @@ def configure() -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger("info"),
-        logger_factory=factory,
+        logger_factory=lambda *_: LineLogger(sys.stderr.fileno()),
         cache_logger_on_first_use=True,
     )
 

@@ -4,19 +4,21 @@ The output of attempts: one file each, written by the job itself, in the order w
 `output/<number // 1000>/<number>.<attempt>.log` under the state directory. The job holds the file
 open for appending and nothing stands between: its output is complete whatever happens to the
 daemon. So the output limit cannot be kept at the pipe; instead the daemon looks at the size of the
-running attempts' files once a second and punches the middle out of one that is over its limit.
-The beginning and the end stay, at their offsets; a reader finds the hole with SEEK_DATA.
+running attempts' files once a second, and once more at their end, and punches the middle out of
+one that is over its limit. The beginning and the end stay, at their offsets; a reader finds the
+hole with SEEK_DATA and SEEK_HOLE.
 """
 
 import ctypes
 import errno
 import os
-import stat
 from typing import NamedTuple
 
 READ_BYTES_MAX = 64 << 10
 _BUCKET = 1000
 _TAIL_BLOCK_BYTES = 64 << 10
+# How far back the last lines are looked for: output without newlines must not stall the daemon.
+TAIL_BYTES_MAX = 64 << 20
 # Holes begin and end at multiples of this, so that whole blocks of any file system are freed.
 _HOLE_ALIGN_BYTES = 64 << 10
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, fallocate(2)
@@ -110,8 +112,9 @@ class OutputStore:
             end = (size - keep) // _HOLE_ALIGN_BYTES * _HOLE_ALIGN_BYTES
             if end <= start:
                 return 0
+            used_blocks = os.fstat(fd).st_blocks
             punch_hole(fd, start, end - start)
-            return end - start
+            return max(used_blocks - os.fstat(fd).st_blocks, 0) * 512
         finally:
             os.close(fd)
 
@@ -121,7 +124,11 @@ class OutputStore:
         """
         folder = f"{self._directory}/{bucket}"
         found = []
-        for name in os.listdir(folder):
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            return []  # Its last file was deleted meanwhile.
+        for name in names:
             number = name.partition(".")[0]
             if number.isdigit() and name.endswith(".log"):
                 found.append((f"{folder}/{name}", int(number)))
@@ -149,30 +156,32 @@ def read_chunk(fd: int, offset: int) -> Chunk:
     """
     Return output from *offset* on, past a hole if there is one. No data: the end, for now.
     """
-    data_at = offset
-    found = os.fstat(fd)
-    if found.st_blocks * 512 < found.st_size and stat.S_ISREG(found.st_mode):
-        try:
-            data_at = os.lseek(fd, offset, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # No data from here on.
-                data_at = max(offset, found.st_size)
-            elif error.errno != errno.EINVAL:
-                raise
-    return Chunk(data_at, os.pread(fd, READ_BYTES_MAX, data_at), data_at - offset)
+    size = os.fstat(fd).st_size
+    if offset >= size:
+        return Chunk(offset, b"", 0)
+    data_at = _seek(fd, offset, os.SEEK_DATA, size)
+    if data_at == size:
+        return Chunk(size, b"", size - offset)
+    # What lies behind the next hole is the next chunk: the hole itself reads as zeros.
+    hole_at = _seek(fd, data_at, os.SEEK_HOLE, size)
+    data = os.pread(fd, min(hole_at - data_at, READ_BYTES_MAX), data_at)
+    return Chunk(data_at, data, data_at - offset)
 
 
 def tail_offset(fd: int, line_count: int) -> int:
     """
     Return where the last *line_count* lines begin. A last line need not end in a newline.
+
+    Lines are not looked for before a hole, nor further back than TAIL_BYTES_MAX.
     """
     end = os.fstat(fd).st_size
     if line_count <= 0:
         return end
+    floor = _last_data(fd, max(end - TAIL_BYTES_MAX, 0), end)
     found = 0
     position = end
-    while position > 0:
-        start = max(0, position - _TAIL_BLOCK_BYTES)
+    while position > floor:
+        start = max(floor, position - _TAIL_BLOCK_BYTES)
         block = os.pread(fd, position - start, start)
         at = len(block)
         while (at := block.rfind(b"\n", 0, at)) >= 0:
@@ -182,4 +191,31 @@ def tail_offset(fd: int, line_count: int) -> int:
             if found == line_count:
                 return start + at + 1
         position = start
-    return 0
+    return floor
+
+
+def _last_data(fd: int, start: int, end: int) -> int:
+    """
+    Return where the last stretch of data between *start* and *end* begins.
+    """
+    hole_at = start
+    while hole_at < end:
+        data_at = _seek(fd, hole_at, os.SEEK_DATA, end)
+        if data_at < end:
+            start = data_at
+        hole_at = _seek(fd, data_at, os.SEEK_HOLE, end)
+    return start
+
+
+def _seek(fd: int, offset: int, whence: int, end: int) -> int:
+    """
+    Return where data, or a hole, is from *offset* on: *end* if there is none before it.
+    """
+    try:
+        return min(os.lseek(fd, offset, whence), end)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return end
+        if error.errno == errno.EINVAL:  # A file system that does not tell: all of it is data.
+            return offset if whence == os.SEEK_DATA else end
+        raise

@@ -2,9 +2,10 @@
 The daemon's end of the connection to the runner.
 
 The link is down, greeting (HELLO sent, the list not yet complete) or ready. When it goes down the
-queue hears RunnerGone and starts nothing; every second the link is tried again, and in user mode a
-runner is started if there is none. After a greeting the runner lists the attempts it runs and the
-ends nobody acknowledged; RunnerReady then lets the queue compare.
+queue hears RunnerGone and starts nothing; the link is tried again, soon at first and every second
+if that fails, and in user mode a runner is started if there is none. After a greeting the runner
+lists the attempts it runs and the ends nobody acknowledged; RunnerReady then lets the queue
+compare.
 """
 
 import errno
@@ -30,11 +31,13 @@ from queuectld.runner import messages
 from queuectld.runner.endpoint import connect
 from queuectld.runtime.output import OutputStore
 
-RETRY_MS = 1_000
-# How often to look for the socket of a runner that was just started.
-STARTING_RETRY_MS = 10
+RETRY_MS_MAX = 1_000
+# How soon to look for the socket of a runner that was just started, or try again one that hung up.
+RETRY_MS_MIN = 10
 # Until then a started runner is given time to listen; after that another one is started.
 STARTING_MS_MAX = 10_000
+# Time for a runner to leave after it killed its last run.
+STOP_S_MAX = 5.0
 MESSAGES_PER_TURN_MAX = 256
 # Refusals that are not the job's fault: they pass.
 PASSING_ERRNOS = frozenset(
@@ -73,12 +76,20 @@ class RunnerLink:
         self._log = log
         self._socket: socket.socket | None = None
         self._retry_at = 0
+        self._tried_at = 0
+        #: Greetings in a row that did not lead to a list.
+        self._failures = 0
+        #: Runners that this process started and has not reaped.
+        self._children: set[int] = set()
+        #: When the one was started that has not answered yet.
         self._started_at: int | None = None
         self._known: set[tuple[int, int]] = set()
         #: What could not be sent at once: (packet, descriptors to send with it and close).
         self._outgoing: deque[tuple[bytes, list[int]]] = deque()
         #: What each attempt that was not yet heard of would run, for its error message.
         self._starting: dict[tuple[int, int], StartRun] = {}
+        #: The epoll events that are watched for while connected.
+        self._events = 0
 
     # --- connecting -------------------------------------------------------------------------
 
@@ -94,21 +105,41 @@ class RunnerLink:
         """
         if self._socket is not None or now < self._retry_at:
             return
+        self._tried_at = now
         try:
             self._socket = connect(self._directory)
-        except OSError as error:
-            missing = isinstance(error, FileNotFoundError | ConnectionRefusedError)
-            if not missing:
-                self._log.error("runner_unreachable", error=str(error))
-            if missing and (self._started_at is None or now > self._started_at + STARTING_MS_MAX):
+        except (FileNotFoundError, ConnectionRefusedError):
+            self._retry_at = now + RETRY_MS_MAX
+            if self._reap_runners() and self._started_at is not None:
+                self._started_at = None  # It ended at once; another would do the same.
+            elif self._started_at is None or now > self._started_at + STARTING_MS_MAX:
                 self._start_runner(now)
-            starting = missing and self._started_at is not None
-            self._retry_at = now + (STARTING_RETRY_MS if starting else RETRY_MS)
+            else:
+                self._retry_at = now + RETRY_MS_MIN
+            return
+        except OSError as error:
+            self._log.error("runner_unreachable", error=str(error))
+            self._retry_at = now + RETRY_MS_MAX
             return
         self._socket.setblocking(False)
         self._handlers[self._socket.fileno()] = self._readable
-        self._epoll.register(self._socket.fileno(), select.EPOLLIN)
+        self._events = select.EPOLLIN
+        self._epoll.register(self._socket.fileno(), self._events)
         self._send(messages.pack_hello(self._epoch))
+
+    def _reap_runners(self) -> bool:
+        """
+        Take note of runners that were our children and have ended. Returns whether one has.
+        """
+        ended = False
+        for child in list(self._children):
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                ended = True
+                self._children.discard(pid)
+                code = os.waitstatus_to_exitcode(status)
+                self._log.warning("runner_ended", pid=pid, exit_code=code)
+        return ended
 
     def _start_runner(self, now: int) -> None:
         command = [sys.executable, "-P", "-m", "queuectld.runner.main", "--dir", self._directory]
@@ -139,7 +170,9 @@ class RunnerLink:
         except OSError as error:
             self._log.error("runner_not_started", error=str(error))
             return
+        self._children.add(pid)
         self._started_at = now
+        self._retry_at = now + RETRY_MS_MIN
         self._log.info("runner_started", pid=pid)
 
     def _lost(self) -> None:
@@ -153,10 +186,14 @@ class RunnerLink:
             _close_all(self._outgoing.popleft()[1])
         self._starting.clear()
         self._known.clear()
-        self._retry_at = 0
-        self._started_at = None
         if self.ready:
             self._log.warning("runner_gone", pid=self.welcome.pid if self.welcome else None)
+            self._failures = 0
+        elif self.welcome is not None:
+            self._log.error("runner_hung_up", speaks=self.welcome.version, ours=messages.VERSION)
+        # One that is about to exit may accept and hang up; one that refuses us does so each time.
+        self._retry_at = self._tried_at + min(RETRY_MS_MIN << self._failures, RETRY_MS_MAX)
+        self._failures = min(self._failures + 1, 10)
         self.ready = False
         self.welcome = None
         self._event(RunnerGone())
@@ -211,9 +248,21 @@ class RunnerLink:
 
     def stop(self, grace_ms: int) -> None:
         """
-        Have the runner end every run, then itself.
+        Have the runner end every run, then itself, and wait until it did.
         """
+        if self._socket is None:
+            return
         self._send(messages.pack_stop(grace_ms))
+        self._socket.settimeout(grace_ms / 1000 + STOP_S_MAX)
+        try:
+            self._flush()
+            while self._socket.recv(messages.MESSAGE_BYTES_MAX):
+                pass  # How the runs end matters to nobody any more.
+        except OSError as error:
+            self._log.error("runner_not_stopped", error=str(error))
+            return
+        for child in self._children:
+            os.waitpid(child, 0)
 
     def _send(self, packet: bytes, fds: list[int] | None = None) -> None:
         if self._socket is None:
@@ -232,13 +281,19 @@ class RunnerLink:
                 else:
                     self._socket.send(packet)
             except BlockingIOError:
-                self._epoll.modify(self._socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
+                self._watch(select.EPOLLIN | select.EPOLLOUT)
                 return
             except OSError:
                 return  # Its end of file follows, and with it _lost().
             _close_all(fds)
             self._outgoing.popleft()
-        self._epoll.modify(self._socket.fileno(), select.EPOLLIN)
+        self._watch(select.EPOLLIN)
+
+    def _watch(self, events: int) -> None:
+        assert self._socket is not None
+        if events != self._events:
+            self._events = events
+            self._epoll.modify(self._socket.fileno(), events)
 
     # --- hearing ----------------------------------------------------------------------------
 
@@ -277,6 +332,7 @@ class RunnerLink:
             self._refused(message)
         elif isinstance(message, messages.Welcome):
             self.welcome = message
+            self._started_at = None
         else:
             assert self.welcome is not None
             self.ready = True

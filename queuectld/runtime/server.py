@@ -1,24 +1,38 @@
 """
 The control socket: connections, their frames, and what they are owed.
 
-A connection is read only while little is waiting to be written to it, so that a client that does
-not read its answers stops being served instead of filling the daemon's memory. Nothing here knows
-what a request means.
+A connection is read only while little is waiting to be written to it and few of its requests wait
+for their answer, so that a client that does not read its answers stops being served instead of
+filling the daemon's memory. What was received beyond that stays in its buffer, which is at most one
+frame and one read. Nothing here knows what a request means.
 """
 
+import errno
 import os
 import select
 import socket
 import stat
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import DecodeError, MsgspecError, Raw
+from msgspec import MsgspecError
 from msgspec.msgpack import Decoder
+from msgspec.structs import replace
 
 from queuectl.framing import FrameReader, FrameTooLong, pack_frame
-from queuectl.protocol import PROTOCOL_VERSION, Envelope, Hello, Refused, Request, Welcome, encode
+from queuectl.protocol import (
+    PROTOCOL_VERSION,
+    Enqueued,
+    Envelope,
+    Hello,
+    Output,
+    Refused,
+    Request,
+    Welcome,
+    encode,
+)
 
 # Connections at once. Each may hold a frame of 4 MiB.
 CLIENTS_MAX = 512
@@ -27,11 +41,20 @@ READ_BYTES_MAX = 256 << 10
 # Bytes waiting to be written to a connection beyond which nothing more is read from it, and
 # streams to it pause.
 WRITE_BYTES_MAX = 1 << 20
+# Requests of one connection that wait for their answer, beyond which no more are taken.
+UNANSWERED_MAX = 256
+# Time for all connections together to take what they are owed when the daemon ends.
+CLOSE_S_MAX = 0.5
+# How long no connection is accepted after there was no descriptor for one.
+ACCEPT_RETRY_MS = 100
 BACKLOG = 128
 
 _decode_request: Callable[[bytes], Any] = Decoder(Request).decode
 _decode_envelope = Decoder(Envelope).decode
-_decode_raw = Decoder(Raw).decode
+# What msgspec raises for bytes that are no message: nesting too deep and text that is not UTF-8
+# have exceptions of their own.
+_UNDECODABLE = (MsgspecError, RecursionError, UnicodeDecodeError)
+_KNOWN_OPS = frozenset(request.__struct_config__.tag for request in Request.__args__)
 
 
 class Connection:
@@ -45,13 +68,27 @@ class Connection:
         self.reader = FrameReader()
         self.greeted = False
         self.closing = False
-        self.reading = True
+        #: Requests without their last response.
+        self.unanswered = 0
+        #: The epoll events that are watched for.
+        self.events = select.EPOLLIN
         self._outgoing: deque[bytes] = deque()
         self.outgoing_bytes = 0
 
+    @property
+    def may_ask(self) -> bool:
+        """
+        Whether a request would be taken now.
+        """
+        return (
+            not self.closing
+            and self.unanswered < UNANSWERED_MAX
+            and self.outgoing_bytes < WRITE_BYTES_MAX
+        )
+
     def send(self, payload: bytes) -> None:
         """
-        Queue one frame.
+        Queue one frame. Raises FrameTooLong.
         """
         frame = pack_frame(payload)
         self._outgoing.append(frame)
@@ -97,6 +134,8 @@ class Server:
         self._connections: dict[int, Connection] = {}
         self._dirty: set[int] = set()
         self._next_client = 1
+        #: When to accept connections again; None while they are accepted.
+        self._accept_at: int | None = None
         self._socket = listen(path)
         self._inode = os.stat(path).st_ino
         self._watch(self._socket.fileno(), select.EPOLLIN, self._accept)
@@ -110,12 +149,19 @@ class Server:
         connection = self._connections.get(client)
         if connection is None:
             return
+        if not isinstance(response, Output | Welcome):
+            connection.unanswered -= 1
+            assert connection.unanswered >= 0, response
         try:
             connection.send(encode(response))
         except FrameTooLong as error:
-            message = f"the answer is too long: {error}; ask for less"
-            refused = Refused(call=response.call, code="try_later", message=message)
-            connection.send(encode(refused))
+            if isinstance(response, Enqueued):
+                # The jobs are made, so this must not read like a refusal. Their ids do fit.
+                connection.send(encode(replace(response, jobs=[])))
+            else:
+                message = f"the answer is too long: {error}; ask for less"
+                refused = Refused(call=response.call, code="try_later", message=message)
+                connection.send(encode(refused))
         self._dirty.add(client)
 
     def may_stream(self, client: int) -> bool | None:
@@ -127,12 +173,29 @@ class Server:
 
     def flush(self) -> None:
         """
-        Write to every connection that something was queued for.
+        Write to every connection that something was queued for, and take the requests for which
+        that makes room.
         """
         while self._dirty:
             connection = self._connections.get(self._dirty.pop())
             if connection is not None:
                 self._write(connection)
+
+    def next_deadline(self) -> int | None:
+        """
+        When to call attend().
+        """
+        return self._accept_at
+
+    def attend(self, now: int) -> None:
+        """
+        Accept connections again after descriptors had run out.
+        """
+        if self._accept_at == 0:
+            self._accept_at = now + ACCEPT_RETRY_MS
+        elif self._accept_at is not None and now >= self._accept_at:
+            self._accept_at = None
+            self._watch(self._socket.fileno(), select.EPOLLIN, self._accept)
 
     @property
     def connection_count(self) -> int:
@@ -147,9 +210,9 @@ class Server:
         """
         if self._socket.fileno() < 0:
             return
-        fd = self._socket.fileno()
-        self._epoll.unregister(fd)
-        del self._handlers[fd]
+        if self._accept_at is None:
+            self._unwatch(self._socket.fileno())
+        self._accept_at = None
         try:
             if os.stat(self.path).st_ino == self._inode:
                 os.unlink(self.path)
@@ -162,8 +225,9 @@ class Server:
         Close every connection, after one more try to write what it is owed.
         """
         self.stop_listening()
+        deadline = time.monotonic() + CLOSE_S_MAX
         for connection in list(self._connections.values()):
-            connection.sock.settimeout(0.2)
+            connection.sock.settimeout(max(deadline - time.monotonic(), 0))
             try:
                 connection.flush()
             except OSError:
@@ -176,18 +240,27 @@ class Server:
         self._handlers[fd] = handler
         self._epoll.register(fd, events)
 
+    def _unwatch(self, fd: int) -> None:
+        self._epoll.unregister(fd)
+        del self._handlers[fd]
+
     def _accept(self, _events: int) -> None:
         while True:
             try:
                 sock, _ = self._socket.accept()
-            except BlockingIOError:
+            except (BlockingIOError, ConnectionAbortedError):
                 return
-            except OSError:
-                return  # The peer is gone again, or there are no descriptors: others are served.
-            if len(self._connections) >= CLIENTS_MAX:
-                sock.close()
-                continue
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                # Nothing is there to accept it with. It waits in the backlog, others are served.
+                self._unwatch(self._socket.fileno())
+                self._accept_at = 0
+                return
             sock.setblocking(False)
+            if len(self._connections) >= CLIENTS_MAX:
+                self._turn_away(sock)
+                continue
             connection = Connection(sock, self._next_client)
             self._next_client += 1
             self._connections[connection.client] = connection
@@ -196,6 +269,14 @@ class Server:
                 select.EPOLLIN,
                 lambda events, connection=connection: self._ready(connection, events),  # type: ignore[misc]
             )
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        message = f"there are {CLIENTS_MAX} connections already, the most there may be"
+        try:
+            sock.send(pack_frame(encode(Refused(code="try_later", message=message))))
+        except OSError:
+            pass  # It is gone again.
+        sock.close()
 
     def _ready(self, connection: Connection, events: int) -> None:
         if events & select.EPOLLOUT:
@@ -215,19 +296,36 @@ class Server:
         if not data:
             self._drop(connection)
             return
+        if connection.closing:
+            return  # It was told why; what it goes on saying is not looked at.
         connection.reader.feed(data)
+        self._take_requests(connection)
+        self._update_events(connection)
+
+    def _take_requests(self, connection: Connection) -> None:
+        """
+        Hand on what was received, as far as may be asked now.
+        """
         try:
-            for frame in connection.reader:
-                if connection.closing:
+            while connection.may_ask:
+                frame = connection.reader.next_frame()
+                if frame is None:
                     return
                 self._frame(connection, frame)
         except FrameTooLong as error:
             self._hang_up(connection, Refused(code="usage", message=f"{error}; cut the batch"))
 
+    def _update_events(self, connection: Connection) -> None:
+        reading = select.EPOLLIN if connection.may_ask else 0
+        writing = select.EPOLLOUT if connection.outgoing_bytes else 0
+        if connection.events != reading | writing:
+            connection.events = reading | writing
+            self._epoll.modify(connection.sock.fileno(), connection.events)
+
     def _frame(self, connection: Connection, frame: bytes) -> None:
         try:
             request = _decode_request(frame)
-        except MsgspecError as error:
+        except _UNDECODABLE as error:
             self._undecodable(connection, frame, error)
             return
         if isinstance(request, Hello):
@@ -236,6 +334,7 @@ class Server:
             refused = Refused(call=request.call, code="unsupported", message="say hello first")
             self._hang_up(connection, refused)
         else:
+            connection.unanswered += 1
             self.handle(connection.client, request)
 
     def _greet(self, connection: Connection, hello: Hello) -> None:
@@ -247,34 +346,33 @@ class Server:
         connection.greeted = True
         self.reply(connection.client, self._welcome())
 
-    def _undecodable(self, connection: Connection, frame: bytes, error: MsgspecError) -> None:
+    def _undecodable(self, connection: Connection, frame: bytes, error: Exception) -> None:
         """
         Refuse one request if it can be told which, else hang up: the stream makes no sense.
         """
         try:
-            _decode_raw(frame)
             envelope = _decode_envelope(frame)
-        except MsgspecError:
-            self._hang_up(connection, Refused(code="usage", message="a frame is not msgpack"))
+        except _UNDECODABLE:
+            self._hang_up(connection, Refused(code="usage", message="a frame is not a request"))
             return
         if not connection.greeted:
             refused = Refused(call=envelope.call, code="unsupported", message="say hello first")
             self._hang_up(connection, refused)
             return
-        known = {request.__struct_config__.tag for request in Request.__args__}
-        if envelope.op not in known:
+        if envelope.op not in _KNOWN_OPS:
             message = (
                 f"this daemon does not know the request {envelope.op[:40]!r}; if the client is "
                 "newer, restart the daemon: queuectl daemon stop"
             )
             refused = Refused(call=envelope.call, code="unsupported", message=message)
         else:
-            assert isinstance(error, DecodeError)
             message = f"the request is malformed: {str(error)[:200]}"
             refused = Refused(call=envelope.call, code="usage", message=message)
+        connection.unanswered += 1
         self.reply(connection.client, refused)
 
     def _hang_up(self, connection: Connection, refused: Refused) -> None:
+        connection.unanswered += 1
         self.reply(connection.client, refused)
         connection.closing = True
 
@@ -287,16 +385,13 @@ class Server:
         if done and connection.closing:
             self._drop(connection)
             return
-        reading = connection.outgoing_bytes < WRITE_BYTES_MAX and not connection.closing
-        events = (select.EPOLLIN if reading else 0) | (0 if done else select.EPOLLOUT)
-        self._epoll.modify(connection.sock.fileno(), events)
+        self._take_requests(connection)
+        self._update_events(connection)
 
     def _drop(self, connection: Connection) -> None:
         if self._connections.pop(connection.client, None) is None:
             return
-        fd = connection.sock.fileno()
-        self._epoll.unregister(fd)
-        del self._handlers[fd]
+        self._unwatch(connection.sock.fileno())
         connection.sock.close()
         self.gone(connection.client)
 
@@ -311,8 +406,9 @@ def listen(path: str) -> socket.socket:
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise FileExistsError(f"{path} is there and is not a socket")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            if probe.connect_ex(path) == 0:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+            # EAGAIN: somebody listens, and too many others wait already.
+            if probe.connect_ex(path) in (0, errno.EAGAIN):
                 raise FileExistsError(f"another daemon listens at {path}")
         os.unlink(path)
     except FileNotFoundError:

@@ -4,13 +4,17 @@ Clients that wait: for output (logs) and for jobs to finish (wait).
 A log stream reads the file of one attempt to its end, then, as long as it follows, waits for more
 of it, or for the job's next attempt. The files grow without telling anybody, so streams that wait
 for more are looked at every POLL_MS; a record that concerns a job wakes its streams at once.
+
+Output is sent as it is read, past everything that waits for the disk: the run's start is on disk,
+or there would be no output, and a crash takes none of it back. The end of a stream tells how the
+job is, so it waits.
 """
 
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from queuectl.protocol import LogEnd, Output, Waited
+from queuectl.protocol import LogEnd, Output, Refused, Waited
 from queuectl.views import FINISHED_STATES, JobView
 from queuectld.core.effects import AwaitJobs, StreamLogs
 from queuectld.core.job import Job
@@ -22,6 +26,8 @@ from queuectld.runtime.output import OutputStore, read_chunk, tail_offset
 POLL_MS = 20
 # Chunks sent to one stream before others have their turn.
 CHUNKS_PER_STEP_MAX = 8
+# Log streams at once: each holds a descriptor, and reads its file up to 50 times a second.
+STREAMS_MAX = 256
 
 
 class LogStream:
@@ -37,8 +43,12 @@ class LogStream:
         self.only = effect.only
         self.follow = effect.request.follow
         self.tail_lines = effect.request.tail_lines
-        self.offset = effect.request.offset
+        self.offset = max(effect.request.offset, 0)
         self.fd: int | None = None
+        #: There is more to send now.
+        self.hungry = False
+        #: Nothing more comes before a record tells so.
+        self.waits_for_record = False
         #: The job as it was last seen: it may be forgotten while somebody reads its output.
         self.view = view
 
@@ -62,8 +72,8 @@ class JobWait(NamedTuple):
 
 class Streams:
     """
-    Every log stream and every wait. `reply(client, response)` and `may_stream(client)` are the
-    server's; `reply` must hold back what a crash could undo.
+    Every log stream and every wait. `send(client, response)` and `may_stream(client)` are the
+    server's; `reply(client, response)` holds back what a crash could undo.
     """
 
     def __init__(
@@ -71,11 +81,13 @@ class Streams:
         queue: Queue,
         output: OutputStore,
         reply: Callable[[int, Any], None],
+        send: Callable[[int, Any], None],
         may_stream: Callable[[int], bool | None],
     ) -> None:
         self._queue = queue
         self._output = output
         self._reply = reply
+        self._send = send
         self._may_stream = may_stream
         self._streams: list[LogStream] = []
         #: The waits that each unfinished job keeps waiting.
@@ -88,8 +100,15 @@ class Streams:
         Begin a log stream.
         """
         job = self._queue.state.jobs.get(effect.number)
+        call = effect.request.call
         if job is None:
-            return  # Forgotten in the same turn; the client's connection still tells it nothing.
+            refused = Refused(call=call, code="not_found", message="the job was forgotten just now")
+            self._reply(effect.client, refused)
+            return
+        if len(self._streams) >= STREAMS_MAX:
+            message = f"the output of {STREAMS_MAX} jobs is being read, the most there may be"
+            self._reply(effect.client, Refused(call=call, code="try_later", message=message))
+            return
         stream = LogStream(effect, job_view(self._queue, job))
         self._streams.append(stream)
         self._step(stream)
@@ -98,14 +117,19 @@ class Streams:
         """
         When to call poll(), if anybody waits for output.
         """
-        return now + POLL_MS if self._streams else None
+        if any(stream.hungry for stream in self._streams):
+            return now
+        if all(stream.waits_for_record for stream in self._streams):
+            return None
+        return now + POLL_MS
 
     def poll(self) -> None:
         """
         Go on with every log stream.
         """
         for stream in list(self._streams):
-            self._step(stream)
+            if not stream.waits_for_record:
+                self._step(stream)
 
     def _end(self, stream: LogStream, *, told: bool) -> None:
         stream.close()
@@ -118,6 +142,7 @@ class Streams:
         """
         Send what there is; end the stream if nothing more will come.
         """
+        stream.hungry = stream.waits_for_record = False
         for _ in range(CHUNKS_PER_STEP_MAX):
             may_stream = self._may_stream(stream.client)
             if may_stream is None:
@@ -130,9 +155,18 @@ class Streams:
             over = job is None or self._attempt_is_over(job, stream.attempt)
             if job is not None:
                 stream.view = job_view(self._queue, job)
-            if self._send_chunk(stream):
+            try:
+                sent = self._send_chunk(stream)
+            except OSError as error:
+                self._end(stream, told=False)
+                message = f"the output could not be read: {error.strerror}"
+                refused = Refused(call=stream.call, code="try_later", message=message)
+                self._reply(stream.client, refused)
+                return
+            if sent:
                 continue
             if not over and stream.follow:
+                stream.waits_for_record = job is not None and job.state != "processing"
                 return
             finished = job is None or job.state in FINISHED_STATES
             if stream.only or finished or not stream.follow:
@@ -140,9 +174,11 @@ class Streams:
                 return
             assert job is not None
             if job.attempt == stream.attempt:
-                return  # Waits for the next attempt.
+                stream.waits_for_record = True
+                return
             stream.close()
             stream.attempt, stream.offset, stream.tail_lines = stream.attempt + 1, 0, None
+        stream.hungry = True
 
     def _attempt_is_over(self, job: Job, attempt: int) -> bool:
         for run in reversed(job.runs or ()):
@@ -172,7 +208,7 @@ class Streams:
             data=chunk.data,
             dropped_bytes=chunk.dropped_bytes,
         )
-        self._reply(stream.client, response)
+        self._send(stream.client, response)
         return True
 
     # --- waits ------------------------------------------------------------------------------
