@@ -53,7 +53,7 @@ from queuectl.protocol import (
 R = TypeVar("R", bound=Message)
 
 _RECEIVE_BYTES = 256 << 10
-#: What msgspec raises for bytes that are no such message; nesting and text have errors of their own.
+#: What msgspec raises for bytes that are no such message. Text and nesting have their own errors.
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 

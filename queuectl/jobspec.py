@@ -70,8 +70,10 @@ def decode_json(text: bytes | str, place: str = "") -> Any:
         return msgspec.json.decode(text)
     except msgspec.DecodeError as error:
         reason = str(error)
-    except UnicodeEncodeError:
-        reason = "text that is not UTF-8"
+    except UnicodeError:
+        raise UsageError(f"{place}not valid JSON: text that is not UTF-8") from None
+    except RecursionError:
+        raise UsageError(f"{place}not valid JSON: nested too deep") from None
     # The standard library's reader says line and column, and it is only a mistake that pays for it.
     import json
 

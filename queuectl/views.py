@@ -3,8 +3,8 @@ What people see: the words for states and ends, and the shapes in which answers 
 
 Views are read-only pictures of the daemon's state, made for one answer. They travel inside the
 messages of protocol.py and evolve by its rules. What there is not is None. Words in answers (a
-state, an end, a code) are typed as plain strings: a newer daemon may have more of them, and a client
-that refused to read those could not list anything.
+state, an end, a code) are typed as plain strings: a newer daemon may have more of them, and a
+client that refused to read those could not list anything.
 """
 
 from typing import Literal, get_args
