@@ -39,6 +39,7 @@ from queuectld.journal.journal import Durability
 from queuectld.runner import main as runner_main
 from queuectld.runtime.daemon import THROW_AWAY_GRACE_MS
 from queuectld.runtime.housekeeping import SYNC_INTERVAL_MS
+from queuectld.runtime.output import TAIL_BYTES_MAX
 
 NAMES = [
     "README.md",
@@ -342,6 +343,7 @@ def test_durability_modes() -> None:
         (COMMANDS, f"at most {protocol.ID_CHARS_MAX} printable characters"),
         (COMMANDS, f"{-protocol.PRIORITY_MAX} to {protocol.PRIORITY_MAX}, or `high` (10)"),
         (COMMANDS, f"0 for all (default: {_TERMINAL_LIMIT} on a terminal"),
+        (COMMANDS, f"the last N lines, of the last {TAIL_BYTES_MAX >> 20} MiB"),
         (COMMANDS, f"Of more than {status_command._IDLE_ROWS_MAX} workers"),
         (CONFIGURATION, f"a sync follows within {SYNC_INTERVAL_MS} ms"),
         (CONFIGURATION, f"made again {START_AGAIN_MS // 1000} seconds later"),

@@ -31,7 +31,7 @@ from queuectld.journal.journal import (
     SEGMENT_BYTES,
 )
 from queuectld.journal.opening import RUNWAY_BYTES_MIN
-from queuectld.runtime import server
+from queuectld.runtime import output, server, streams
 
 PROTOCOL = Document("docs/protocol.md")
 JOURNAL = Document("docs/journal.md")
@@ -169,6 +169,9 @@ def limits() -> dict[str, int]:
         (records, "ATTEMPTS_MAX"),
         (server, "CLIENTS_MAX"),
         (server, "WRITE_BYTES_MAX"),
+        (server, "UNANSWERED_MAX"),
+        (streams, "STREAMS_MAX"),
+        (output, "TAIL_BYTES_MAX"),
     ):
         found[name] = vars(module)[name]
     return found
@@ -269,7 +272,7 @@ def test_the_small_client(tmp_path: Path, answer: protocol.Message, printed: str
                 request = decode(next(received))
                 for message in (EXAMPLES["welcome"], answer):
                     connection.sendall(pack_frame(protocol.encode(message)))
-                output, _ = client.communicate(timeout=20)
+                printed_text, _ = client.communicate(timeout=20)
         finally:
             client.kill()
             client.wait()
@@ -278,7 +281,7 @@ def test_the_small_client(tmp_path: Path, answer: protocol.Message, printed: str
     assert (1, {"PATH": "/bin"}, str(tmp_path)) == (request.call, request.env, request.cwd)
     assert request.request_id
     assert client.returncode == 0
-    assert output == (printed or "command must not be empty\n")
+    assert printed_text == (printed or "command must not be empty\n")
 
 
 # --- states --------------------------------------------------------------------------------------
@@ -465,6 +468,7 @@ def test_names_of_the_journals_files() -> None:
         (JOURNAL, f"makes do with {RUNWAY_BYTES_MIN >> 10} KiB of runway"),
         (JOURNAL, f"and at least {SEALED_BYTES_MIN >> 20} MiB"),
         (PROTOCOL, f"while more than {server.WRITE_BYTES_MAX >> 20} MiB of answers"),
+        (PROTOCOL, f"or {server.UNANSWERED_MAX} of its requests"),
         (PROTOCOL, f"At least the last {state.REQUESTS_MAX:,} request ids"),
     ],
 )
