@@ -36,7 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(FIGURES))
     parser.add_argument("--scale", type=float, default=1.0, help="of the counts (default: 1)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each (default: 5)")
-    parser.add_argument("--dir", default=ROOT / "build", type=Path, help="on a disk (default: build/)")
+    parser.add_argument(
+        "--dir", default=ROOT / "build", type=Path, help="on a disk (default: build/)"
+    )
     options = parser.parse_args(argv)
     unknown = set(options.names) - FIGURES.keys()
     if unknown:

@@ -65,8 +65,8 @@ class Place:
 
 class Service:
     """
-    A daemon of this checkout with *slots* slots, on a new state directory. Call restart() for
-    another one on the same state.
+    A daemon of this checkout with *slots* slots, on a new state directory. stop() and
+    start() make another one on the same state.
     """
 
     def __init__(self, place: Place, slots: int) -> None:
@@ -74,7 +74,7 @@ class Service:
         self.socket = str(self.folder / "socket")
         #: From the start of the process until it served.
         self.start_s = 0.0
-        self._start()
+        self.start()
         with self.client() as client:
             client.call(StopWorkers(), Workers)
             if slots:
@@ -94,14 +94,17 @@ class Service:
         line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
         return int(line.split()[1]) * 1024
 
-    def restart(self) -> None:
+    @property
+    def journal(self) -> str:
         """
-        End the daemon and start another one on its state.
+        The directory of the journal.
         """
-        self._stop_daemon()
-        self._start()
+        return str(self.folder / "q" / "journal")
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """
+        Start a daemon on the state that is there; return when it serves.
+        """
         options = ["--state-dir", str(self.folder / "q"), "--socket", self.socket]
         reader, writer = os.pipe()
         begin = time.monotonic()
@@ -132,7 +135,10 @@ class Service:
                 time.sleep(0.01)
         raise RuntimeError("the runner did not start")
 
-    def _stop_daemon(self) -> None:
+    def stop(self) -> None:
+        """
+        End the daemon and its runner. The state stays.
+        """
         self._daemon.terminate()
         self._daemon.wait(PATIENCE_S)
         try:
@@ -148,4 +154,4 @@ class Service:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop_daemon()
+        self.stop()
