@@ -67,6 +67,16 @@ class NamedQueue:
         return not self.paused and (self.concurrency == 0 or self.running < self.concurrency)
 
 
+class Made(Struct, gc=False):
+    """
+    Jobs that one request made: `count` of them, from this index in the request and this number on.
+    """
+
+    index: int
+    number: int
+    count: int
+
+
 class Run(Struct):
     """
     One attempt. `ended_at` is 0 while it runs.

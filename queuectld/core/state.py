@@ -23,7 +23,7 @@ from msgspec.msgpack import Decoder, Encoder
 from queuectl.protocol import DEFAULT_QUEUE
 from queuectl.settings import SETTINGS
 from queuectl.views import FINISHED_STATES, JOB_STATES, JobState, SettingValue
-from queuectld.core.job import Job, NamedQueue, Run, Stop
+from queuectld.core.job import Job, Made, NamedQueue, Run, Stop
 from queuectld.core.limits import Slots
 from queuectld.core.ready import unpack
 from queuectld.core.records import (
@@ -92,9 +92,9 @@ class State:
         self.settings: dict[str, SettingValue] = {}
         self.environments: dict[int, Environment] = {}
         self._env_ids: dict[bytes, int] = {}
-        #: Request id -> (index in the request, number) of each job it made. Two generations.
-        self._requests: dict[str, list[tuple[int, int]]] = {}
-        self._requests_before: dict[str, list[tuple[int, int]]] = {}
+        #: Request id -> the jobs it made. Two generations.
+        self._requests: dict[str, list[Made]] = {}
+        self._requests_before: dict[str, list[Made]] = {}
         self.next_number = 1
         self.next_env_id = 1
         self.epoch = 0
@@ -203,7 +203,10 @@ class State:
         """
         Return (index, number) of the jobs that a request made, None if it is not remembered.
         """
-        return self._requests.get(request_id) or self._requests_before.get(request_id)
+        made = self._requests.get(request_id) or self._requests_before.get(request_id)
+        if made is None:
+            return None
+        return [(each.index + n, each.number + n) for each in made for n in range(each.count)]
 
     def queue_named(self, name: str) -> NamedQueue:
         """
@@ -310,12 +313,16 @@ class State:
 
     def _remember_request(self, request_id: str, index: int, number: int) -> None:
         made = self._requests.get(request_id)
-        if made is not None:
-            made.append((index, number))
+        if made is None:
+            if len(self._requests) >= REQUESTS_MAX:
+                self._requests_before, self._requests = self._requests, {}
+            self._requests[request_id] = [Made(index, number, 1)]
             return
-        if len(self._requests) >= REQUESTS_MAX:
-            self._requests_before, self._requests = self._requests, {}
-        self._requests[request_id] = [(index, number)]
+        last = made[-1]
+        if (index, number) == (last.index + last.count, last.number + last.count):
+            last.count += 1
+        else:
+            made.append(Made(index, number, 1))
 
     def _job_moved(self, record: JobMoved) -> None:
         job = self.jobs[record.number]
