@@ -20,6 +20,7 @@ from markdown_reader import ROOT, Document, anchor, code_in, link_target, plain
 from msgspec import inspect as types
 
 from queuectl import __version__, documents, jobspec, protocol, views
+from queuectl.autostart import LOG_NAME
 from queuectl.cli import ALIASES, find_command
 from queuectl.commands import daemon as daemon_commands
 from queuectl.commands import status as status_command
@@ -37,6 +38,8 @@ from queuectld.core.queue import START_AGAIN_MS
 from queuectld.journal import tool
 from queuectld.journal.journal import Durability
 from queuectld.runner import main as runner_main
+from queuectld.runner.endpoint import SOCKET_NAME
+from queuectld.runner.ledger import LEDGER_NAME
 from queuectld.runtime.daemon import THROW_AWAY_GRACE_MS
 from queuectld.runtime.housekeeping import SYNC_INTERVAL_MS
 from queuectld.runtime.output import TAIL_BYTES_MAX
@@ -326,6 +329,14 @@ def test_exit_codes_of_the_programs() -> None:
         int(row[0]) for row in Document("docs/journal.md").table("When it refuses to start")
     }
     assert set(daemon_main._JOURNAL_EXITS.values()) | {daemon_main.EXIT_STORAGE} == refusals
+
+
+def test_names_in_the_state_directory() -> None:
+    """
+    The files of the state directory are called what the document says.
+    """
+    names = {plain(row[0]) for row in CONFIGURATION.table("State directory")}
+    assert {LOG_NAME, f"runner/{LEDGER_NAME}", f"runner/{SOCKET_NAME}"} <= names
 
 
 def test_durability_modes() -> None:
