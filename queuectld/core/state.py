@@ -334,9 +334,9 @@ class State:
     def _stop_requested(self, record: StopRequested) -> None:
         self.latest_at = max(self.latest_at, record.at)
         job = self.jobs[record.number]
-        # In a snapshot the run that this stopped may have ended: the job is elsewhere by now.
-        if job.state != "processing" or job.attempt != record.attempt:
-            return
+        if job.state != "processing":
+            return  # In a snapshot: the run has ended, and the record of its end is still to come.
+        assert job.attempt == record.attempt, (record, job.attempt)
         job.stop = Stop(record.why, record.kill_at)
         job.updated_at, job.due_at = record.at, record.kill_at
         self._watch(job)
@@ -346,7 +346,6 @@ class State:
         if job.runs is None:
             job.runs = []
         job.runs.append(Run(record.attempt, record.slot, record.epoch, record.at))
-        job.stop = job.why = None
         self.slots.occupy(record.slot, record.number, record.at)
         self._move(job, "processing", record.at, record.due_at)
 

@@ -153,6 +153,28 @@ def test_a_partial_batch_of_mistakes_leaves_nothing() -> None:
     assert ([None], []) == (response.ids, talk.records)
 
 
+def test_jobs_with_the_same_environment_share_it() -> None:
+    """
+    An environment is stored once for as long as a job has it, in whatever order it was given; no
+    two environments are taken for each other.
+    """
+    talk = Conversation()
+    environments = [{"A": "1", "B": "2"}, {"B": "2", "A": "1"}, {"A": "2"}, {}, {"A": "2"}]
+    for env in environments:
+        (job,) = talk.request(Enqueue(jobs=[JobSpec(command="x")], env=env)).ids
+        assert env == talk.detail(job).env
+        talk.restart(snapshot=True)
+    assert 3 == len(talk.queue.state.environments)
+    for job in ("3", "5", "1", "2"):
+        talk.act("cancel", job)
+        if job in talk.processing():
+            talk.exit(job)
+        talk.act("prune", job)
+    (job,) = talk.request(Enqueue(jobs=[JobSpec(command="x")], env={"C": "3"})).ids
+    assert [{}, {"C": "3"}] == [talk.detail(each).env for each in ("4", job)]
+    assert 2 == len(talk.queue.state.environments)
+
+
 # --- requests that come twice -------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@ Time and history: clocks that are set, many jobs due at once, retention, lists, 
 """
 
 import pytest
-from conversation import START_AT, Conversation
+from conversation import START_AT, Conversation, replayed
 
 from queuectl.protocol import (
     LIST_JOBS_MAX,
@@ -142,21 +142,26 @@ def test_a_timer_that_fires_early_does_nothing() -> None:
 
 def test_time_does_not_run_backwards_over_a_restart() -> None:
     """
-    The latest time of any record is known after a replay.
+    The latest time of any record is known after a replay, whatever kind of record it was.
     """
     talk = Conversation(workers=1)
     job = talk.enqueue(timeout_ms=1000)
+
+    def time_out() -> None:
+        talk.handle(TimerFired())
+
     for step in (
-        lambda: talk.advance(1000),
+        lambda: talk.enqueue(hold=True),
+        time_out,
         lambda: talk.exit(job, 1),
         lambda: talk.set("workers", 3),
-        lambda: talk.enqueue(hold=True),
         lambda: talk.act("hold", job),
+        lambda: talk.restart(runner=False),
     ):
-        talk.now += 500
+        talk.now += 1000
         step()
-        talk.restart(runner=False)
-        assert talk.now == talk.queue.state.latest_at
+        assert talk.records
+        assert talk.now == replayed(talk.stored).state.latest_at
 
 
 # --- retention ----------------------------------------------------------------------------------
