@@ -39,7 +39,7 @@ from queuectld.core.events import (
     TimerFired,
 )
 from queuectld.core.queue import Queue
-from queuectld.core.records import Record, RunEnded, store
+from queuectld.core.records import JobEnqueued, Record, RunEnded, store
 from queuectld.journal.errors import JournalFailed, JournalFull
 from queuectld.journal.frames import BATCH_BYTES_MAX, pack_record
 from queuectld.journal.journal import Journal
@@ -279,8 +279,7 @@ class Daemon:
         self._later(Reply(client, response))
 
     def _later(self, effect: Effect) -> None:
-        looking = isinstance(effect, Reply) and isinstance(effect.response, LOOKING)
-        if looking and self.housekeeping.waits_for_room:
+        if self.housekeeping.waits_for_room and _looks(effect):
             self.perform(effect)
         elif self._gathering.records:
             self._gathering.effects.append(effect)
@@ -334,6 +333,8 @@ class Daemon:
             for effect in batch.effects:
                 self.perform(effect)
             for record in batch.records:
+                if isinstance(record, JobEnqueued):
+                    continue  # Most of them, and nobody can wait for a job that was not there.
                 log_record(self.log, record)
                 number = getattr(record, "number", None)
                 if number is not None:
@@ -432,3 +433,7 @@ class Daemon:
         self.committer.close()
         self.journal.close()
         self.log.info("daemon_stopped", pid=os.getpid())
+
+
+def _looks(effect: Effect) -> bool:
+    return isinstance(effect, Reply) and isinstance(effect.response, LOOKING)
