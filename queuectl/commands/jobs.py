@@ -125,7 +125,8 @@ def _detail_pairs(session: Session, detail: JobDetail) -> list[tuple[str, str]]:
     number = "" if job.id == str(job.number) else f" (number {job.number})"
     pairs = [
         ("job", f"{job.id}{number}"),
-        ("state", state_of(job) + (f": {detail.why}" if detail.why else "")),
+        ("state", state_of(job)),
+        ("why", detail.why),
         ("next", detail.next),
         ("command", job.command),
         ("argv", "" if job.argv is None else repr(job.argv)),

@@ -80,7 +80,7 @@ def test_show_says_everything_to_people(shared: Shell) -> None:
     out = shared.ok("show", job)
 
     for expected in (
-        "dead: given up",
+        "given up after 1 attempts",
         "queuectl dlq retry",
         "exit code 3",
         "COLOR=blue",
