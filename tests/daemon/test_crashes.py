@@ -32,7 +32,7 @@ from queuectl.protocol import (
 from queuectl.views import FINISHED_STATES
 
 SEED = int(os.environ.get("QUEUECTL_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
-ROUNDS = 24
+ROUNDS = 20
 #: How the jobs go on after they left their mark.
 ENDINGS = ["", "", "", "; sleep 0.05", "; sleep 0.2", "; test $QUEUECTL_ATTEMPT -ge 2", "; exit 9"]
 
