@@ -125,8 +125,12 @@ def is_json(operand: str) -> bool:
     """
     Return whether the operand is a JSON object rather than a shell command.
     """
-    # `{ make; }` is a shell command too: a JSON object goes on with a quote or ends.
-    return operand.lstrip().startswith("{") and operand.lstrip()[1:].lstrip()[:1] in ('"', "}", "")
+    # To a shell, `{` opens a group only when a blank follows: `{ make; }`. Everything else that
+    # begins with it is meant to be JSON, also when it is misspelt.
+    text = operand.lstrip()
+    if not text.startswith("{"):
+        return False
+    return text[1:2] not in (" ", "\t", "\n") or text[1:].lstrip()[:1] in ('"', "}", "")
 
 
 def json_operand(arguments: Arguments) -> object:

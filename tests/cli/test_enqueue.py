@@ -113,6 +113,8 @@ def test_a_job_gets_little_of_the_environment(shared: Shell) -> None:
         (("a", "-c", "b"), 2, "give the command once: a string, --command, or -- ARGV"),
         (("",), 2, "--command: must not be empty; got ''"),
         (('{"comand": "x"}',), 2, "unknown field 'comand' (did you mean command?)"),
+        (("{bad",), 2, "not valid JSON: "),
+        (("{'id': 'x'}",), 2, "not valid JSON: "),
         (("--priorty", "1", "x"), 2, "unknown option --priorty (did you mean --priority?)"),
         (("--timeout", "5x", "x"), 2, "--timeout: must be a duration such as 90,"),
         (("--env", "NOT_SET", "x"), 2, "--env: 'NOT_SET' is not set here; write NAME=VALUE"),
