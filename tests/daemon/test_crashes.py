@@ -87,6 +87,13 @@ class Submitter(threading.Thread):
                 return
 
 
+def let_some_time_pass(chance: random.Random) -> None:
+    """
+    Nothing is waited for here: that the kill may come at any moment is what is tested.
+    """
+    time.sleep(chance.random() * 0.15)
+
+
 def configure(daemon: DaemonProcess) -> None:
     with Client(daemon.socket) as client:
         client.call(SetConfig(key="workers", value=12), Config)
@@ -162,7 +169,7 @@ def test_kills_under_load(daemon: DaemonProcess, victim: str) -> None:
     try:
         for _ in range(ROUNDS if victim == "daemon" else ROUNDS // 4):
             runner_pid = daemon.runner_pid if victim != "daemon" else 0
-            time.sleep(chance.random() * 0.15)  # The moment of the kill is what is random here.
+            let_some_time_pass(chance)
             if victim in ("runner", "both"):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(runner_pid, signal.SIGKILL)
@@ -270,8 +277,10 @@ def test_a_stop_that_the_daemon_did_not_live_to_see_is_carried_out(
     daemon = daemons().start()
     (job_id,) = daemon.enqueue("sleep 1000", timeout_ms=300, kill_after_ms=100, max_retries=0)
     pid = daemon.pid_of(job_id)
+    due_at = daemon.show(job_id).runs[0].started_at + 300
     daemon.kill()
-    time.sleep(0.5)  # The timeout passes: there is nobody whom one could ask whether it has.
+    # There is nobody whom one could ask whether it has passed but the clock.
+    wait_until(lambda: time.time() * 1000 > due_at + 100)
     assert alive(pid)
     daemon.start()
     assert daemon.wait_for(job_id, "dead").runs[0].end == "timeout"
