@@ -268,6 +268,25 @@ def test_what_ended_unseen_is_lost(daemon: DaemonProcess) -> None:
     assert [run.end for run in daemon.wait_for(held, "held").runs] == ["lost"]
 
 
+def test_a_lost_ledger_starts_nothing_twice(daemon: DaemonProcess) -> None:
+    """
+    The runner is killed and its ledger is gone, while the job runs: the next runner knows nothing
+    of it, and that is no proof that it never began.
+    """
+    marks = f"{daemon.directory}/marks"
+    (job_id,) = daemon.enqueue(
+        f"echo $QUEUECTL_ATTEMPT >> {marks}; exec sleep 1000", on_lost="dead"
+    )
+    daemon.pid_of(job_id)
+    wait_until(lambda: os.path.exists(marks) and os.path.getsize(marks))
+    runner = daemon.runner_pid
+    os.unlink(f"{daemon.state_dir}/runner/ledger")
+    os.kill(runner, signal.SIGKILL)
+    assert [run.end for run in daemon.wait_for(job_id, "dead").runs] == ["lost"]
+    with open(marks, encoding="ascii") as file:
+        assert file.read() == "1\n"
+
+
 def test_a_stop_that_the_daemon_did_not_live_to_see_is_carried_out(
     daemons: Callable[..., DaemonProcess],
 ) -> None:

@@ -127,6 +127,27 @@ def test_a_greeting_tells_what_the_runner_knows(script: Script) -> None:
     ]
 
 
+@pytest.mark.parametrize(("since", "vouched"), [(5, [5, 5]), (9, [9, 0])])
+def test_a_ledger_vouches_only_for_what_it_cannot_have_missed(
+    script: Script, since: int, vouched: list[int]
+) -> None:
+    """
+    One that began in this daemon's own life may have replaced one that was lost with its runner:
+    at the second greeting it proves nothing about what was started before.
+    """
+    heard = []
+    for _ in range(2):
+        runner = script.connect()
+        welcome = messages.Welcome(messages.VERSION, 77, 1000, since, "1.0")
+        script.say(messages.pack_welcome(welcome), messages.pack_ready())
+        heard += [event for event in script.events if isinstance(event, RunnerReady)]
+        script.events.clear()
+        runner.close()
+        script.pump()
+        script.now += RETRY_MS_MAX
+    assert [event.ledger_epoch for event in heard] == vouched
+
+
 @pytest.mark.parametrize(
     ("status", "known", "code", "signo"),
     [(0, True, 0, None), (7 << 8, True, 7, None), (9, True, None, 9), (9 << 8, False, None, None)],
