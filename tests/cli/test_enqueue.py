@@ -207,6 +207,19 @@ def test_a_batch_over_the_limit_points_to_partial(shared: Shell) -> None:
     assert "10001 jobs, the limit of one batch is 10000: use --partial" in outcome.err
 
 
+def test_all_jobs_are_told_also_when_one_answer_cannot_hold_them(shared: Shell) -> None:
+    """
+    The daemon leaves out of an answer what is too long for a frame; the client asks again.
+    """
+    shared.ok("worker", "stop")
+    lines = [f'{{"command": "true {number} {"x" * 60_000}"}}' for number in range(60)]
+    jobs = shared("enqueue", "-f", "-", "--json", stdin="\n".join(lines).encode()).json
+
+    assert [line[13:30] for line in lines] == [job["command"][:17] for job in jobs]
+    shared.ok("cancel", "-q", "--all")
+    shared.ok("worker", "start")
+
+
 def test_partial_makes_what_can_be_made(shared: Shell) -> None:
     """
     A result per line, on stderr what went wrong, and the exit code of the first failure.
