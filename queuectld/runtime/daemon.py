@@ -125,6 +125,8 @@ class Daemon:
         self._committing = False
         self._storage_full = False
         self._poll_at: int | None = None
+        #: The queue's next deadline, as of the last sleep.
+        self._due_at: int | None = None
         self._tell_ready: Callable[[], None] | None = None
 
     # --- wiring, used by main.py ------------------------------------------------------------
@@ -233,9 +235,10 @@ class Daemon:
         sleep_ms = SLEEP_SCHEDULED_MS_MAX if waiting else SLEEP_MS_MAX
         if self._poll_at is None:
             self._poll_at = self.streams.next_deadline(now)
+        self._due_at = None if self._crowded else self.queue.next_deadline()
         for deadline in (
             None if self._tell_ready is None else self.started_at + READY_MS_MAX,
-            None if self._crowded else self.queue.next_deadline(),
+            self._due_at,
             self._poll_at,
             self.runner.next_deadline() if self.runner is not None else None,
             self.server.next_deadline() if self.server is not None else None,
@@ -255,8 +258,7 @@ class Daemon:
         if self.server is not None:
             self.server.attend(now)
         self.housekeeping.attend(now)
-        deadline = self.queue.next_deadline()
-        if deadline is not None and deadline <= now and not self._crowded:
+        if self._due_at is not None and self._due_at <= now:
             self.event(TimerFired())
 
     def _decide(self, event: Event, now: int) -> None:
