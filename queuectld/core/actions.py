@@ -51,10 +51,10 @@ def act(queue: "Queue", client: int, request: Act, now: int) -> None:
     more = None
     if by_filter:
         meant = ALLOWED[verb] & frozenset(select.states) if select.states else MEANT[verb]
-        jobs, more = selection.matching(queue.state, select, meant)
+        jobs, more = selection.matching(queue.state, queue.peer, select, meant)
         errors: list[JobError] = []
     else:
-        jobs, errors = selection.pick(queue.state, select.ids)
+        jobs, errors = selection.pick(queue.state, queue.peer, select.ids)
     if request.older_than_ms is not None:
         jobs = [job for job in jobs if job.updated_at <= now - request.older_than_ms]
     done = []

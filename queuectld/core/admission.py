@@ -19,6 +19,7 @@ from queuectl.protocol import (
     JobSpec,
 )
 from queuectl.views import JobState
+from queuectld.core.peer import Peer
 from queuectld.core.records import JobEnqueued, body_of
 from queuectld.core.refusal import Refusal
 from queuectld.core.state import State
@@ -59,15 +60,15 @@ def check_name(text: str, field: str) -> None:
         raise Refusal("usage", f"{field} {rule}, like job-1; got {shorten(text)}", field)
 
 
-def _check_id(state: State, text: str) -> None:
+def _check_id(state: State, peer: Peer, text: str) -> None:
     check_name(text, "id")
     first, dash, last = text.partition("-")
     if text == "last" or (dash and first.isdecimal() and last.isdecimal()):
         raise Refusal(
             "usage", f"id must not read like a selector (last, 1-3), like job-1; got {text!r}", "id"
         )
-    taken = state.find(text)
-    if taken is not None and state.spec(taken).id == text:
+    taken = state.find(text, peer.uid)
+    if taken is not None and peer.owns(taken) and state.spec(taken).id == text:
         raise Refusal(
             "conflict",
             f"id {shorten(text)} is taken by a {taken.state} job; "
@@ -198,6 +199,7 @@ def _due(spec: JobSpec, now: int, wall_offset_ms: int) -> tuple[JobState, int]:
 
 def admit(
     state: State,
+    peer: Peer,
     request: Enqueue,
     index: int,
     *,
@@ -212,11 +214,18 @@ def admit(
     spec = request.jobs[index]
     _check_command(spec)
     if spec.id is not None:
-        _check_id(state, spec.id)
+        _check_id(state, peer, spec.id)
     queue = spec.queue if spec.queue is not None else DEFAULT_QUEUE
     if queue not in state.queues:
         check_name(queue, "queue")
     _check_range("priority", spec.priority, -PRIORITY_MAX, PRIORITY_MAX)
+    if spec.priority > 0 and not peer.admin:
+        raise Refusal(
+            "denied",
+            "priority above 0 is for root and members of the group queuectl-admin; "
+            "leave it out or give one of at most 0",
+            "priority",
+        )
     _check_range("max_retries", spec.max_retries, 0, RETRIES_MAX)
     _check_range("timeout", spec.timeout_ms, 1, SPAN_MS_MAX, " ms")
     _check_range("kill_after", spec.kill_after_ms, 0, SPAN_MS_MAX, " ms")
@@ -256,4 +265,6 @@ def admit(
         env=spec.env or None,
         request_id=request.request_id or None,
         request_index=index,
+        uid=peer.uid,
+        user=peer.user or None,
     )

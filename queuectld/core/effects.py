@@ -7,6 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from queuectld.core.peer import Peer
+
 
 class Effect(Struct, frozen=True, gc=False):
     """
@@ -35,6 +37,8 @@ class StartRun(Effect, frozen=True):
     cwd: str
     umask: int
     script: str | None = None
+    uid: int | None = None  # the account to run it as; None: the runner's own
+    user: str = ""
 
 
 class SignalRun(Effect, frozen=True):
@@ -66,6 +70,7 @@ class StreamLogs(Effect, frozen=True):
     attempt: int  # the one to begin with, 1 or more
     only: bool  # this attempt alone, not the ones after it
     request: Any  # protocol.Logs
+    peer: Peer
 
 
 class AwaitJobs(Effect, frozen=True):
@@ -78,6 +83,7 @@ class AwaitJobs(Effect, frozen=True):
     numbers: list[int]  # all that were asked for
     waiting: list[int]  # those of them that have not finished
     any: bool
+    peer: Peer
 
 
 class DeleteOutput(Effect, frozen=True):

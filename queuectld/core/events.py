@@ -6,6 +6,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from queuectld.core.peer import EVERYBODY, Peer
+
 
 class Event(Struct, frozen=True, gc=False):
     """
@@ -30,6 +32,7 @@ class Requested(Event, frozen=True):
 
     client: int
     request: Any  # protocol.Request; dispatched by its type
+    peer: Peer = EVERYBODY
 
 
 class RunSpawned(Event, frozen=True):

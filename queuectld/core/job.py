@@ -120,6 +120,7 @@ class Job(Struct, gc=False):
     #: Scheduled and failed: when it is due. Processing: when its attempt times out or is killed.
     #: 0: waits for no time.
     due_at: int
+    owner: int | None = None  # uid of its account; None in user mode
     attempts_before: int = 0
     runs: list[Run] | None = None
     stop: Stop | None = None

@@ -20,7 +20,7 @@ from typing import Any
 
 from queuectl.views import JobState, RunEnd
 from queuectld.core import requests
-from queuectld.core.effects import AckExit, DeleteOutput, Effect, Reply, SignalRun, StartRun
+from queuectld.core.effects import AckExit, DeleteOutput, Effect, Reply, SignalRun
 from queuectld.core.ending import describe_end, end_of
 from queuectld.core.events import (
     ClockStepped,
@@ -35,7 +35,9 @@ from queuectld.core.events import (
     StorageChanged,
     TimerFired,
 )
+from queuectld.core.invariants import validate
 from queuectld.core.job import TRANSITIONS, Job
+from queuectld.core.peer import EVERYBODY
 from queuectld.core.records import (
     ATTEMPTS_MAX,
     DaemonStarted,
@@ -51,6 +53,7 @@ from queuectld.core.records import (
 )
 from queuectld.core.refusal import Refusal
 from queuectld.core.retry import backoff_ms
+from queuectld.core.starting import start_run
 from queuectld.core.state import State
 
 # Timers handled in one turn: 100,000 jobs due at once must not stall requests. The next turn
@@ -81,6 +84,8 @@ class Queue:
         self.wall_offset_ms = 0
         #: Jobs to look at since the wall clock was set. No timer fires before that.
         self._to_follow: list[int] = []
+        #: Who sent the request that is being answered.
+        self.peer = EVERYBODY
         self._random = random
         self._records: list[Record] = []
         self._effects: list[Effect] = []
@@ -133,7 +138,7 @@ class Queue:
         """
         Assert every invariant. Tests call it after each step.
         """
-        self.state.validate()
+        validate(self.state)
 
     # --- remembering and doing, used by requests.py too -------------------------------------
 
@@ -247,22 +252,7 @@ class Queue:
         due_at = now + timeout_ms if timeout_ms else 0
         attempt = job.attempt + 1
         self.record(RunStarted(job.number, now, attempt, slot, self.state.epoch, due_at))
-        self.do(self._start_run(job))
-
-    def _start_run(self, job: Job) -> StartRun:
-        assert job.runs
-        run = job.runs[-1]
-        spec = self.state.spec(job)
-        env = self.state.env(spec.env_id)
-        env.update(spec.env or {})
-        env["QUEUECTL_JOB_ID"] = spec.id
-        env["QUEUECTL_ATTEMPT"] = str(run.attempt)
-        env["QUEUECTL_QUEUE"] = spec.queue
-        env["QUEUECTL_SLOT"] = str(run.slot)
-        argv = spec.argv or []
-        if spec.command is not None:
-            argv = ["/bin/sh", "-c", spec.command]
-        return StartRun(job.number, run.attempt, argv, env, spec.cwd, spec.umask, spec.script)
+        self.do(start_run(self.state, job))
 
     # --- ending -----------------------------------------------------------------------------
 
@@ -402,7 +392,7 @@ class Queue:
             elif job.stop is not None:
                 self._end_run(job, job.stop.why, now, RunExited(number, run.attempt))
             else:
-                self.do(self._start_run(job))
+                self.do(start_run(self.state, job))
 
     def _runner_gone(self, event: RunnerGone, now: int) -> None:
         self.runner_ready = False
@@ -483,7 +473,10 @@ class Queue:
     # --- requests ---------------------------------------------------------------------------
 
     def _requested(self, event: Requested, now: int) -> None:
+        self.peer = event.peer
         try:
             requests.answer(self, event.client, event.request, now)
         except Refusal as refusal:
             self.do(Reply(event.client, requests.refused(event.request.call, refusal)))
+        finally:
+            self.peer = EVERYBODY

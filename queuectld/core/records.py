@@ -64,6 +64,8 @@ class JobEnqueued(Record, array_like=True, frozen=True, gc=False):
     env: dict[str, str] | None = None  # on top of the environment env_id
     request_id: str | None = None
     request_index: int = 0
+    uid: int | None = None  # the account it belongs to and runs as; None in user mode
+    user: str | None = None  # that account's name when it was enqueued
 
     @property
     def id(self) -> str:

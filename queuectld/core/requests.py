@@ -56,6 +56,8 @@ def answer(queue: "Queue", client: int, request: Any, now: int) -> None:
     """
     Do what a request asks for. Raises Refusal, having changed nothing.
     """
+    if isinstance(request, ADMINS_ONLY) and not queue.peer.admin:
+        raise Refusal("denied", "this is for root and members of the group queuectl-admin")
     HANDLERS[type(request)](queue, client, request, now)
 
 
@@ -77,7 +79,7 @@ def refused(call: int, refusal: Refusal) -> Refused:
 
 def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     state = queue.state
-    made = state.made_by(request.request_id) if request.request_id else None
+    made = state.made_by(request.request_id, queue.peer.uid) if request.request_id else None
     if made is not None:
         queue.do(Reply(client, _enqueued_before(queue, request, made)))
         return
@@ -102,7 +104,7 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
         call=request.call,
         ids=ids,
         errors=errors,
-        jobs=[views.job_view(queue, job) for job in jobs],
+        jobs=[views.job_view(queue, job, queue.peer) for job in jobs],
         durable=queue.durable,
     )
     queue.do(Reply(client, response))
@@ -124,13 +126,14 @@ def _admit_all(
     number = queue.state.next_number
     for index, spec in enumerate(request.jobs):
         if spec.id is None:
-            while str(number) in queue.state.by_name or str(number) in batch_names:
+            while queue.state.is_named(queue.peer.uid, number) or str(number) in batch_names:
                 number += 1
         try:
             if spec.id in names:
                 raise Refusal("conflict", f"id {shorten(spec.id or '')} is twice here", "id")
             record = admit(
                 queue.state,
+                queue.peer,
                 request,
                 index,
                 number=number,
@@ -170,7 +173,7 @@ def _enqueued_before(queue: "Queue", request: Enqueue, made: list[tuple[int, int
         if index < len(ids):
             ids[index] = request.jobs[index].id or str(number)
         if job is not None and request.want_jobs:
-            jobs.append(views.job_view(queue, job))
+            jobs.append(views.job_view(queue, job, queue.peer))
     errors = [
         JobError(
             code="conflict",
@@ -197,7 +200,7 @@ def _enqueued_before(queue: "Queue", request: Enqueue, made: list[tuple[int, int
 def _list(queue: "Queue", client: int, request: List, now: int) -> None:
     state = queue.state
     if request.ids:
-        jobs, errors = selection.pick(state, request.ids)
+        jobs, errors = selection.pick(state, queue.peer, request.ids)
         if errors:
             raise Refusal("not_found", errors[0].message, "id")
         if len(jobs) > LIST_JOBS_MAX:
@@ -208,24 +211,26 @@ def _list(queue: "Queue", client: int, request: List, now: int) -> None:
     else:
         before = request.before_number
         if before is None and request.after is not None:
-            before = selection.one(state, request.after).number
+            before = selection.one(state, queue.peer, request.after).number
         limit = min(max(request.limit, 1), LIST_JOBS_MAX)
-        jobs, following = selection.page(state, request.states, request.queue, before, limit)
+        jobs, following = selection.page(
+            state, queue.peer, request.states, request.queue, before, limit
+        )
     response = Jobs(
         call=request.call,
-        jobs=[views.job_view(queue, job) for job in jobs],
+        jobs=[views.job_view(queue, job, queue.peer) for job in jobs],
         next_before=following,
     )
     queue.do(Reply(client, response))
 
 
 def _show(queue: "Queue", client: int, request: Show, now: int) -> None:
-    job = selection.one(queue.state, request.id)
-    queue.do(Reply(client, views.detail(queue, job, request.call)))
+    job = selection.one(queue.state, queue.peer, request.id)
+    queue.do(Reply(client, views.detail(queue, job, queue.peer, request.call)))
 
 
 def _logs(queue: "Queue", client: int, request: Logs, now: int) -> None:
-    job = selection.one(queue.state, request.id)
+    job = selection.one(queue.state, queue.peer, request.id)
     if request.attempt is not None:
         known = any(run.attempt == request.attempt for run in job.runs or ())
         next_one = request.attempt == job.attempt + 1 and job.state not in FINISHED_STATES
@@ -237,32 +242,34 @@ def _logs(queue: "Queue", client: int, request: Logs, now: int) -> None:
                 "attempt",
             )
     elif not job.attempt and (not request.follow or job.state in FINISHED_STATES):
-        response = LogEnd(call=request.call, job=views.job_view(queue, job))
+        response = LogEnd(call=request.call, job=views.job_view(queue, job, queue.peer))
         queue.do(Reply(client, response))
         return
     attempt = request.attempt or max(job.attempt, 1)
     only = request.attempt is not None
-    queue.do(StreamLogs(client, job.number, attempt, only, request))
+    queue.do(StreamLogs(client, job.number, attempt, only, request, queue.peer))
 
 
 def _wait(queue: "Queue", client: int, request: Wait, now: int) -> None:
-    jobs, errors = selection.pick(queue.state, request.ids)
+    jobs, errors = selection.pick(queue.state, queue.peer, request.ids)
     if errors:
         raise Refusal("not_found", errors[0].message, "id")
     numbers = [job.number for job in jobs]
     waiting = [job.number for job in jobs if job.state not in FINISHED_STATES]
     if not waiting or (request.any and len(waiting) < len(numbers)):
-        response = Waited(call=request.call, jobs=[views.job_view(queue, job) for job in jobs])
+        response = Waited(
+            call=request.call, jobs=[views.job_view(queue, job, queue.peer) for job in jobs]
+        )
         queue.do(Reply(client, response))
     else:
-        queue.do(AwaitJobs(client, request.call, numbers, waiting, request.any))
+        queue.do(AwaitJobs(client, request.call, numbers, waiting, request.any, queue.peer))
 
 
 # --- workers, settings, the daemon --------------------------------------------------------------
 
 
 def _workers(queue: "Queue", call: int, now: int, added: list[int]) -> Workers:
-    workers = views.worker_views(queue, now)
+    workers = views.worker_views(queue, now, queue.peer)
     draining_count = sum(worker.state == "draining" for worker in workers)
     return Workers(call=call, workers=workers, added=added, draining_count=draining_count)
 
@@ -326,6 +333,9 @@ def _shutdown(queue: "Queue", client: int, request: Shutdown, now: int) -> None:
     queue.do(Reply(client, Done(call=request.call)))
     queue.do(StopDaemon())
 
+
+#: What changes the queue for everybody.
+ADMINS_ONLY = (StartWorkers, StopWorkers, SetConfig, SetQueue, DeleteQueue, Shutdown)
 
 HANDLERS: dict[type, Callable[["Queue", int, Any, int], None]] = {
     Enqueue: _enqueue,

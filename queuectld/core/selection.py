@@ -6,6 +6,7 @@ from queuectl.protocol import SELECT_JOBS_MAX, Selection
 from queuectl.views import JobError, JobState
 from queuectld.core.admission import shorten
 from queuectld.core.job import Job
+from queuectld.core.peer import Peer
 from queuectld.core.refusal import Refusal
 from queuectld.core.state import State
 
@@ -18,7 +19,7 @@ INDEX_JOBS_MAX = 10_000
 PAGE_BYTES_MAX = 512 << 10
 
 
-def pick(state: State, ids: list[str]) -> tuple[list[Job], list[JobError]]:
+def pick(state: State, peer: Peer, ids: list[str]) -> tuple[list[Job], list[JobError]]:
     """
     Return the jobs that *ids* name, each once, in that order, and an error for each that is not.
 
@@ -28,8 +29,8 @@ def pick(state: State, ids: list[str]) -> tuple[list[Job], list[JobError]]:
     errors: list[JobError] = []
     found_count = 0
     for text in ids:
-        job = state.newest() if text == "last" else state.find(text)
-        found = [job] if job is not None else _pick_range(state, text)
+        job = find(state, peer, text)
+        found = [job] if job is not None else _pick_range(state, peer, text)
         jobs.update((each.number, each) for each in found)
         found_count += max(len(found), 1)
         if found_count > SELECT_JOBS_MAX:
@@ -40,31 +41,47 @@ def pick(state: State, ids: list[str]) -> tuple[list[Job], list[JobError]]:
     return list(jobs.values()), errors
 
 
-def _pick_range(state: State, text: str) -> list[Job]:
+def _pick_range(state: State, peer: Peer, text: str) -> list[Job]:
     first, dash, last = text.partition("-")
     if not (dash and first.isdecimal() and last.isdecimal() and len(text) < 32):
         return []
     low, high = int(first), int(last)
     jobs: list[Job] = []
-    for job in state.oldest_first(low - 1):
-        if job.number > high or len(jobs) > SELECT_JOBS_MAX:
+    for looked, job in enumerate(state.oldest_first(low - 1)):
+        if job.number > high or len(jobs) > SELECT_JOBS_MAX or looked > SCAN_JOBS_MAX:
             break
-        jobs.append(job)
+        if peer.sees(job):
+            jobs.append(job)
     return jobs
 
 
-def one(state: State, text: str) -> Job:
+def find(state: State, peer: Peer, text: str) -> Job | None:
+    """
+    Return the job that *text* names to *peer*; None if there is none that exists for it.
+    """
+    if text == "last":
+        for looked, job in enumerate(state.newest_first()):
+            if peer.owns(job):
+                return job
+            if looked >= SCAN_JOBS_MAX:
+                break
+        return None
+    named = state.find(text, peer.uid)
+    return named if named is not None and peer.sees(named) else None
+
+
+def one(state: State, peer: Peer, text: str) -> Job:
     """
     Return the one job that *text* names, or refuse.
     """
-    job = state.newest() if text == "last" else state.find(text)
+    job = find(state, peer, text)
     if job is None:
         raise Refusal("not_found", f"no job {shorten(text)}", "id")
     return job
 
 
 def matching(
-    state: State, selection: Selection, states: frozenset[JobState]
+    state: State, peer: Peer, selection: Selection, states: frozenset[JobState]
 ) -> tuple[list[Job], int | None]:
     """
     Return jobs in one of *states* that pass the selection's filters, by ascending number from
@@ -77,17 +94,23 @@ def matching(
         for each in wanted:
             jobs += [state.jobs[n] for n in state.members[each] if n > selection.after]
         jobs.sort(key=lambda job: job.number)
-        return [job for job in jobs if selection.queue in (None, job.queue.name)], None
+        mine = [job for job in jobs if peer.sees(job)]
+        return [job for job in mine if selection.queue in (None, job.queue.name)], None
     for looked, job in enumerate(state.oldest_first(selection.after)):
         if looked >= SCAN_JOBS_MAX or len(jobs) >= SELECT_JOBS_MAX:
             return jobs, job.number - 1
-        if job.state in wanted and selection.queue in (None, job.queue.name):
+        if job.state in wanted and selection.queue in (None, job.queue.name) and peer.sees(job):
             jobs.append(job)
     return jobs, None
 
 
 def page(
-    state: State, states: list[JobState], queue: str | None, before: int | None, limit: int
+    state: State,
+    peer: Peer,
+    states: list[JobState],
+    queue: str | None,
+    before: int | None,
+    limit: int,
 ) -> tuple[list[Job], int | None]:
     """
     Return up to *limit* jobs, newest first, below number *before*, and the number to go on below.
@@ -99,14 +122,15 @@ def page(
         if total <= INDEX_JOBS_MAX:
             for each in wanted:
                 jobs += [state.jobs[n] for n in state.members[each] if before is None or n < before]
-            jobs = [job for job in jobs if queue in (None, job.queue.name)]
+            jobs = [job for job in jobs if queue in (None, job.queue.name) and peer.sees(job)]
             jobs.sort(key=lambda job: -job.number)
             return _within(jobs, limit)
     size_bytes = 0
     for looked, job in enumerate(state.newest_first(before)):
         if looked >= SCAN_JOBS_MAX or len(jobs) >= limit or size_bytes > PAGE_BYTES_MAX:
             return jobs, job.number + 1
-        if (not wanted or job.state in wanted) and queue in (None, job.queue.name):
+        wanted_here = not wanted or job.state in wanted
+        if wanted_here and queue in (None, job.queue.name) and peer.sees(job):
             jobs.append(job)
             size_bytes += len(job.spec)
     return jobs, None

@@ -4,12 +4,7 @@ All that the queue knows, and the only way to change it: apply(record).
 Live operation and replay run the same lines, so recovered state equals lived state. What the
 runner can tell again after a restart (process ids) is not recorded; it is in `pids`.
 
-Invariants, asserted by validate():
-- every job is counted once under its state, over all and in its queue;
-- every pending job has a live entry in its queue's line; every scheduled or failed job has a live
-  timer, and so has a processing one with a deadline until SIGKILL was sent;
-- a processing job has exactly one unended run, its last, and holds the slot that the run names;
-- every environment is referred to by as many jobs as its count says.
+The invariants between jobs and indices are in invariants.py.
 """
 
 from array import array
@@ -25,6 +20,7 @@ from queuectl.settings import SETTINGS
 from queuectl.views import FINISHED_STATES, JOB_STATES, JobState, SettingValue
 from queuectld.core.job import Job, Made, NamedQueue, Run, Stop
 from queuectld.core.limits import Slots
+from queuectld.core.peer import name_key
 from queuectld.core.ready import unpack
 from queuectld.core.records import (
     DaemonStarted,
@@ -75,8 +71,8 @@ class State:
     def __init__(self) -> None:
         self.jobs: dict[int, Job] = {}
         #: Numbers of all jobs, ascending; those of forgotten jobs stay until enough have gone.
-        self._order = array("Q")
-        #: The jobs whose submitter gave an id.
+        self.order = array("Q")
+        #: The jobs whose submitter gave an id, by name_key().
         self.by_name: dict[str, int] = {}
         self.queues: dict[str, NamedQueue] = {}
         self.counts: dict[JobState, int] = dict.fromkeys(JOB_STATES, 0)
@@ -133,14 +129,20 @@ class State:
         """
         return _decode_spec(job.spec)
 
-    def find(self, text: str) -> Job | None:
+    def find(self, text: str, owner: int | None = None) -> Job | None:
         """
-        Return the job with this id: a submitter's id first, else a number.
+        Return the job with this id: a submitter's id first, *owner*'s, else a number.
         """
-        number = self.by_name.get(text)
+        number = self.by_name.get(name_key(owner, text))
         if number is None and text.isdecimal() and text.isascii() and len(text) < 16:
             number = int(text)
         return None if number is None else self.jobs.get(number)
+
+    def is_named(self, owner: int | None, number: int) -> bool:
+        """
+        Whether an account gave this number as an id to a job of its own.
+        """
+        return name_key(owner, str(number)) in self.by_name
 
     @property
     def expiring_count(self) -> int:
@@ -162,19 +164,13 @@ class State:
                     best = head
         return None if best is None else self.jobs[unpack(best)[1]]
 
-    def newest(self) -> Job | None:
-        """
-        Return the job that was enqueued last, if any is left.
-        """
-        return next(self.newest_first(), None)
-
     def newest_first(self, before: int | None = None) -> Iterator[Job]:
         """
         Yield jobs by descending number, those below *before*.
         """
-        start = len(self._order) if before is None else bisect_left(self._order, before)
+        start = len(self.order) if before is None else bisect_left(self.order, before)
         for index in range(start - 1, -1, -1):
-            job = self.jobs.get(self._order[index])
+            job = self.jobs.get(self.order[index])
             if job is not None:
                 yield job
 
@@ -182,8 +178,8 @@ class State:
         """
         Yield jobs by ascending number, those above *after*.
         """
-        for index in range(bisect_left(self._order, after + 1), len(self._order)):
-            job = self.jobs.get(self._order[index])
+        for index in range(bisect_left(self.order, after + 1), len(self.order)):
+            job = self.jobs.get(self.order[index])
             if job is not None:
                 yield job
 
@@ -199,11 +195,12 @@ class State:
         """
         return _decode_env(self.environments[env_id].packed)
 
-    def made_by(self, request_id: str) -> list[tuple[int, int]] | None:
+    def made_by(self, request_id: str, owner: int | None = None) -> list[tuple[int, int]] | None:
         """
-        Return (index, number) of the jobs that a request made, None if it is not remembered.
+        Return (index, number) of the jobs that an account's request made, None if not remembered.
         """
-        made = self._requests.get(request_id) or self._requests_before.get(request_id)
+        key = name_key(owner, request_id)
+        made = self._requests.get(key) or self._requests_before.get(key)
         if made is None:
             return None
         return [(each.index + n, each.number + n) for each in made for n in range(each.count)]
@@ -296,16 +293,19 @@ class State:
             record.priority,
             record.at,
             record.due_at,
+            record.uid,
         )
         self.jobs[number] = job
-        self._order.append(number)
+        self.order.append(number)
         if number >= self.next_number:
             self.next_number = number + 1
         self.latest_at = max(self.latest_at, record.at)
         if record.name is not None:
-            self.by_name[record.name] = number
+            self.by_name[name_key(record.uid, record.name)] = number
         if record.request_id is not None:
-            self._remember_request(record.request_id, record.request_index, number)
+            self._remember_request(
+                name_key(record.uid, record.request_id), record.request_index, number
+            )
         environment = self.environments.get(record.env_id)
         if environment is not None:
             environment.jobs += 1
@@ -371,7 +371,7 @@ class State:
         job = self.jobs.pop(record.number)
         spec = self.spec(job)
         if spec.name is not None:
-            del self.by_name[spec.name]
+            del self.by_name[name_key(spec.uid, spec.name)]
         self.counts[job.state] -= 1
         job.queue.counts[job.state] -= 1
         if job.state != "pending":
@@ -380,8 +380,8 @@ class State:
         if environment is not None:
             environment.jobs -= 1
         self._drop_if_unused(job.queue)
-        if len(self._order) > 2 * len(self.jobs) + 1024:
-            self._order = array("Q", (number for number in self._order if number in self.jobs))
+        if len(self.order) > 2 * len(self.jobs) + 1024:
+            self.order = array("Q", (number for number in self.order if number in self.jobs))
 
     def _environment_stored(self, record: EnvironmentStored) -> None:
         packed = _encode_env(record.env)
@@ -421,75 +421,3 @@ class State:
 
     def _numbers_used(self, record: NumbersUsed) -> None:
         self.next_number = max(self.next_number, record.next_number)
-
-    # --- checking ---------------------------------------------------------------------------
-
-    def validate(self) -> None:
-        """
-        Assert every invariant between jobs and indices. Tests call it after each step.
-        """
-        counts: dict[JobState, int] = dict.fromkeys(JOB_STATES, 0)
-        by_queue: dict[tuple[str, JobState], int] = {}
-        env_jobs = dict.fromkeys(self.environments, 0)
-        for job in self.jobs.values():
-            counts[job.state] += 1
-            key = (job.queue.name, job.state)
-            by_queue[key] = by_queue.get(key, 0) + 1
-            spec = self.spec(job)
-            assert spec.number == job.number
-            env_jobs[spec.env_id] += 1
-            assert spec.name is None or self.by_name[spec.name] == job.number
-            assert job.state == "pending" or job.number in self.members[job.state]
-            self._validate_job(job)
-        assert counts == self.counts, (counts, self.counts)
-        assert env_jobs == {key: env.jobs for key, env in self.environments.items()}
-        for queue in self.queues.values():
-            assert queue.listed or any(queue.counts.values()), queue.name
-            for state in JOB_STATES:
-                have = queue.counts.get(state, 0)
-                assert have == by_queue.get((queue.name, state), 0), (queue.name, state)
-        assert len(self.by_name) == sum(self.spec(j).name is not None for j in self.jobs.values())
-        assert set(self._order) >= set(self.jobs)
-        assert list(self._order) == sorted(set(self._order))
-        for state, members in self.members.items():
-            assert len(members) == counts[state], state
-        self._validate_heaps()
-        self._validate_slots()
-
-    def _validate_job(self, job: Job) -> None:
-        assert job.queue is self.queues[job.queue.name]
-        running = [run for run in job.runs or () if not run.ended_at]
-        if job.state == "processing":
-            assert [job.runs[-1] if job.runs else None] == running, job.number
-            assert self.slots.by_number[running[0].slot].job == job.number
-        else:
-            assert not running, job.number
-            assert job.stop is None, job.number
-            assert job.number not in self.pids
-        attempts = [run.attempt for run in job.runs or ()]
-        assert attempts == sorted(set(attempts))
-        assert 0 <= job.attempts_before <= job.attempt
-
-    def _validate_heaps(self) -> None:
-        timers = set(self.timers.entries())
-        finished = set(self.finished.entries())
-        ready = {name: set(queue.ready.entries()) for name, queue in self.queues.items()}
-        for job in self.jobs.values():
-            number = job.number
-            if job.state == "pending":
-                assert (job.priority, number) in ready[job.queue.name], number
-            elif job.state in ("scheduled", "failed"):
-                assert job.due_at, number
-                assert (job.due_at, number) in timers, number
-            elif job.state == "processing" and job.due_at and job.stop is None:
-                assert (job.due_at, number) in timers, number
-            elif job.state in EXPIRING_STATES:
-                assert (job.updated_at, number) in finished, number
-
-    def _validate_slots(self) -> None:
-        for slot in self.slots.by_number.values():
-            assert slot.job or not slot.draining, slot.number
-            if slot.job:
-                assert self.jobs[slot.job].state == "processing", slot.number
-        idle = [s.number for s in self.slots.by_number.values() if not s.job]
-        assert self.slots.first_idle() == (min(idle) if idle else None)

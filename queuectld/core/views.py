@@ -9,10 +9,15 @@ from queuectl.protocol import JobDetail
 from queuectl.settings import SETTINGS
 from queuectl.views import JobView, QueueView, RunView, SettingView, WorkerView
 from queuectld.core.job import Job, NamedQueue, Run
+from queuectld.core.peer import Peer
 from queuectld.core.records import JobEnqueued
 
 if TYPE_CHECKING:
     from queuectld.core.queue import Queue
+
+
+#: Shown to admins instead of what others run.
+HIDDEN = "(another account's)"
 
 
 def command_text(spec: JobEnqueued) -> str:
@@ -26,20 +31,21 @@ def command_text(spec: JobEnqueued) -> str:
     return shlex.join(spec.argv or [])
 
 
-def job_view(queue: "Queue", job: Job) -> JobView:
+def job_view(queue: "Queue", job: Job, peer: Peer) -> JobView:
     """
-    Return a job as people see it.
+    Return a job as *peer* sees it.
     """
     state = queue.state
     spec = state.spec(job)
     run = job.runs[-1] if job.runs else None
     processing = job.state == "processing"
+    shown = peer.owns(job)
     timeout_ms, kill_after_ms = spec.timeout_ms, spec.kill_after_ms
     return JobView(
         id=spec.id,
         number=job.number,
-        command=command_text(spec),
-        argv=spec.argv,
+        command=command_text(spec) if shown else HIDDEN,
+        argv=spec.argv if shown else None,
         state=job.state,
         attempts=job.attempts,
         max_retries=queue.max_retries(job),
@@ -60,7 +66,7 @@ def job_view(queue: "Queue", job: Job) -> JobView:
         timeout_ms=state.setting("job_timeout") if timeout_ms is None else timeout_ms,
         kill_after_ms=state.setting("kill_after") if kill_after_ms is None else kill_after_ms,
         on_lost=spec.on_lost or state.setting("on_lost"),
-        cwd=spec.cwd,
+        cwd=spec.cwd if shown else None,
         stopping=job.stop.why if job.stop else None,
     )
 
@@ -92,7 +98,7 @@ def run_view(queue: "Queue", job: Job, run: Run) -> RunView:
     )
 
 
-def detail(queue: "Queue", job: Job, call: int) -> JobDetail:
+def detail(queue: "Queue", job: Job, peer: Peer, call: int) -> JobDetail:
     """
     Return all about a job.
     """
@@ -100,10 +106,10 @@ def detail(queue: "Queue", job: Job, call: int) -> JobDetail:
     why, next_step = explain(queue, job)
     return JobDetail(
         call=call,
-        job=job_view(queue, job),
+        job=job_view(queue, job, peer),
         runs=[run_view(queue, job, run) for run in job.runs or ()],
-        env={**queue.state.env(spec.env_id), **(spec.env or {})},
-        script=spec.script,
+        env={**queue.state.env(spec.env_id), **(spec.env or {})} if peer.owns(job) else {},
+        script=spec.script if peer.owns(job) else None,
         umask=spec.umask,
         why=why,
         next=next_step,
@@ -165,7 +171,7 @@ def _id(queue: "Queue", job: Job) -> str:
     return queue.state.spec(job).id
 
 
-def worker_views(queue: "Queue", now: int) -> list[WorkerView]:
+def worker_views(queue: "Queue", now: int, peer: Peer) -> list[WorkerView]:
     """
     Return every slot, by number.
     """
@@ -178,10 +184,10 @@ def worker_views(queue: "Queue", now: int) -> list[WorkerView]:
             WorkerView(
                 slot=number,
                 state="draining" if slot.draining else "busy" if job else "idle",
-                job=spec.id if spec else None,
-                command=command_text(spec) if spec else None,
+                job=spec.id if job and spec and peer.sees(job) else None,
+                command=command_text(spec) if job and spec and peer.owns(job) else None,
                 queue=spec.queue if spec else None,
-                pid=queue.state.pids.get(slot.job),
+                pid=queue.state.pids.get(slot.job) if job and peer.sees(job) else None,
                 started_at=slot.since_at,
                 uptime_ms=max(now - slot.since_at, 0),
                 job_started_at=job.runs[-1].started_at if job and job.runs else None,

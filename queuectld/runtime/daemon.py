@@ -263,7 +263,7 @@ class Daemon:
 
     def _decide(self, event: Event, now: int) -> None:
         if isinstance(event, Requested) and isinstance(event.request, Status):
-            self.reply(event.client, status_report(self, event.request.call, now))
+            self.reply(event.client, status_report(self, event.request.call, now, event.peer))
             return
         if self._crowded and isinstance(event, Requested) and not isinstance(event.request, LOOKS):
             message = "the disk of the journal is full; make room, then try again"

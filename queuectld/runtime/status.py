@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from queuectl.protocol import StatusReport
 from queuectl.views import JournalView, ProcessView
+from queuectld.core.peer import Peer
 from queuectld.core.views import worker_views
 
 if TYPE_CHECKING:
     from queuectld.runtime.daemon import Daemon
 
 
-def status_report(daemon: "Daemon", call: int, now: int) -> StatusReport:
+def status_report(daemon: "Daemon", call: int, now: int, peer: Peer) -> StatusReport:
     """
     Return the state of the daemon, its runner, its journal and its queues.
     """
@@ -38,7 +39,7 @@ def status_report(daemon: "Daemon", call: int, now: int) -> StatusReport:
         ),
         runner=runner,
         jobs=dict(state.counts.items()),
-        workers=worker_views(daemon.queue, now),
+        workers=worker_views(daemon.queue, now, peer),
         dlq=state.counts["dead"],
         journal=JournalView(
             size_bytes=journal.size_bytes,

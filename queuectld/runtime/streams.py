@@ -37,6 +37,7 @@ class LogStream:
 
     def __init__(self, effect: StreamLogs, view: JobView) -> None:
         self.client = effect.client
+        self.peer = effect.peer
         self.call = effect.request.call
         self.number = effect.number
         self.attempt = effect.attempt
@@ -109,7 +110,7 @@ class Streams:
             message = f"the output of {STREAMS_MAX} jobs is being read, the most there may be"
             self._reply(effect.client, Refused(call=call, code="try_later", message=message))
             return
-        stream = LogStream(effect, job_view(self._queue, job))
+        stream = LogStream(effect, job_view(self._queue, job, effect.peer))
         self._streams.append(stream)
         self._step(stream)
 
@@ -154,7 +155,7 @@ class Streams:
             # Looked at before the file is read: what a run wrote before its end is then all read.
             over = job is None or self._attempt_is_over(job, stream.attempt)
             if job is not None:
-                stream.view = job_view(self._queue, job)
+                stream.view = job_view(self._queue, job, stream.peer)
             try:
                 sent = self._send_chunk(stream)
             except OSError as error:
@@ -267,5 +268,5 @@ class Streams:
 
     def _answer(self, effect: AwaitJobs) -> None:
         jobs = [self._queue.state.jobs.get(number) for number in effect.numbers]
-        views = [job_view(self._queue, job) for job in jobs if job is not None]
+        views = [job_view(self._queue, job, effect.peer) for job in jobs if job is not None]
         self._reply(effect.client, Waited(call=effect.call, jobs=views))

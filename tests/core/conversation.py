@@ -35,6 +35,7 @@ from queuectld.core.events import (
     StorageChanged,
     TimerFired,
 )
+from queuectld.core.peer import EVERYBODY, Peer
 from queuectld.core.queue import Queue
 from queuectld.core.records import FORGET, Record, Stored, load, store
 
@@ -94,7 +95,7 @@ def picture(queue: Queue, now: int) -> Picture:
     """
     state = queue.state
     return Picture(
-        jobs=[views.detail(queue, job, 0) for job in state.oldest_first(0)],
+        jobs=[views.detail(queue, job, EVERYBODY, 0) for job in state.oldest_first(0)],
         order=[job.number for job in state.newest_first()],
         lines={
             each.name: sorted({entry for entry in each.ready.entries() if state.is_ready(*entry)})
@@ -108,7 +109,7 @@ def picture(queue: Queue, now: int) -> Picture:
             (views.queue_view(each), each.listed)
             for each in sorted(state.queues.values(), key=lambda each: each.name)
         ],
-        workers=views.worker_views(queue, now),
+        workers=views.worker_views(queue, now, EVERYBODY),
         settings=views.setting_views(queue),
         by_hand=state.slots.by_hand,
         environments={env_id: state.env(env_id) for env_id in sorted(state.environments)},
@@ -262,12 +263,12 @@ class Conversation:
 
     # --- requests ---------------------------------------------------------------------------
 
-    def request(self, request: Any) -> Any:
+    def request(self, request: Any, peer: Peer = EVERYBODY) -> Any:
         """
         Ask for something and return the effect or response that answers it.
         """
         self._call += 1
-        self.handle(Requested(CLIENT, request))
+        self.handle(Requested(CLIENT, request, peer))
         answers = [effect for effect in self.effects if getattr(effect, "client", 0) == CLIENT]
         assert len(answers) == 1, answers
         answer = answers[0]
@@ -340,7 +341,7 @@ class Conversation:
         """
         Return a job as people see it.
         """
-        return views.job_view(self.queue, self.job(job_id))
+        return views.job_view(self.queue, self.job(job_id), EVERYBODY)
 
     def detail(self, job_id: str) -> protocol.JobDetail:
         """
@@ -389,4 +390,6 @@ class Conversation:
         """
         Return (number, state) of each worker.
         """
-        return [(view.slot, view.state) for view in views.worker_views(self.queue, self.now)]
+        return [
+            (view.slot, view.state) for view in views.worker_views(self.queue, self.now, EVERYBODY)
+        ]

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from naive_model import Model, ModelJob
 
 from queuectl.protocol import Enqueue, JobSpec, StartWorkers, StopWorkers
+from queuectld.core.peer import EVERYBODY
 from queuectld.core.views import worker_views
 
 QUEUES = ("default", "a", "b")
@@ -258,7 +259,9 @@ class Machine(RuleBasedStateMachine):
             for number, job in self.model.slots.items()
         }
         assert slots == dict(self.talk.slots())
-        jobs = {view.slot: int(view.job or 0) for view in worker_views(self.talk.queue, 0)}
+        jobs = {
+            view.slot: int(view.job or 0) for view in worker_views(self.talk.queue, 0, EVERYBODY)
+        }
         assert self.model.slots == jobs
 
 

@@ -1,0 +1,88 @@
+"""
+What holds between jobs and indices whatever happened.
+
+- every job is counted once under its state, over all and in its queue;
+- every pending job has a live entry in its queue's line; every scheduled or failed job has a live
+  timer, and so has a processing one with a deadline until SIGKILL was sent;
+- a processing job has exactly one unended run, its last, and holds the slot that the run names;
+- every environment is referred to by as many jobs as its count says.
+"""
+
+from queuectl.views import JOB_STATES, JobState
+from queuectld.core.job import Job
+from queuectld.core.peer import name_key
+from queuectld.core.state import EXPIRING_STATES, State
+
+
+def validate(state: State) -> None:
+    """
+    Assert every invariant between jobs and indices. Tests call it after each step.
+    """
+    counts: dict[JobState, int] = dict.fromkeys(JOB_STATES, 0)
+    by_queue: dict[tuple[str, JobState], int] = {}
+    env_jobs = dict.fromkeys(state.environments, 0)
+    for job in state.jobs.values():
+        counts[job.state] += 1
+        key = (job.queue.name, job.state)
+        by_queue[key] = by_queue.get(key, 0) + 1
+        spec = state.spec(job)
+        assert spec.number == job.number
+        env_jobs[spec.env_id] += 1
+        assert spec.name is None or state.by_name[name_key(spec.uid, spec.name)] == job.number
+        assert job.state == "pending" or job.number in state.members[job.state]
+        _validate_job(state, job)
+    assert counts == state.counts, (counts, state.counts)
+    assert env_jobs == {key: env.jobs for key, env in state.environments.items()}
+    for queue in state.queues.values():
+        assert queue.listed or any(queue.counts.values()), queue.name
+        for each in JOB_STATES:
+            have = queue.counts.get(each, 0)
+            assert have == by_queue.get((queue.name, each), 0), (queue.name, each)
+    assert len(state.by_name) == sum(state.spec(j).name is not None for j in state.jobs.values())
+    assert set(state.order) >= set(state.jobs)
+    assert list(state.order) == sorted(set(state.order))
+    for each, members in state.members.items():
+        assert len(members) == counts[each], each
+    _validate_heaps(state)
+    _validate_slots(state)
+
+
+def _validate_job(state: State, job: Job) -> None:
+    assert job.queue is state.queues[job.queue.name]
+    running = [run for run in job.runs or () if not run.ended_at]
+    if job.state == "processing":
+        assert [job.runs[-1] if job.runs else None] == running, job.number
+        assert state.slots.by_number[running[0].slot].job == job.number
+    else:
+        assert not running, job.number
+        assert job.stop is None, job.number
+        assert job.number not in state.pids
+    attempts = [run.attempt for run in job.runs or ()]
+    assert attempts == sorted(set(attempts))
+    assert 0 <= job.attempts_before <= job.attempt
+
+
+def _validate_heaps(state: State) -> None:
+    timers = set(state.timers.entries())
+    finished = set(state.finished.entries())
+    ready = {name: set(queue.ready.entries()) for name, queue in state.queues.items()}
+    for job in state.jobs.values():
+        number = job.number
+        if job.state == "pending":
+            assert (job.priority, number) in ready[job.queue.name], number
+        elif job.state in ("scheduled", "failed"):
+            assert job.due_at, number
+            assert (job.due_at, number) in timers, number
+        elif job.state == "processing" and job.due_at and job.stop is None:
+            assert (job.due_at, number) in timers, number
+        elif job.state in EXPIRING_STATES:
+            assert (job.updated_at, number) in finished, number
+
+
+def _validate_slots(state: State) -> None:
+    for slot in state.slots.by_number.values():
+        assert slot.job or not slot.draining, slot.number
+        if slot.job:
+            assert state.jobs[slot.job].state == "processing", slot.number
+    idle = [s.number for s in state.slots.by_number.values() if not s.job]
+    assert state.slots.first_idle() == (min(idle) if idle else None)

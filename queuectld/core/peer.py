@@ -1,0 +1,44 @@
+"""
+Who asks. The server takes it from the kernel's word about the connection, never from a request.
+
+In user mode there is one account, and `uid` is None for everybody and every job. In system mode a
+job belongs to the account that enqueued it: others do not see it, it does not exist for them. An
+admin sees and manages all jobs, but what runs and with what variables is shown to its owner alone.
+"""
+
+from msgspec import Struct
+
+from queuectld.core.job import Job
+
+
+class Peer(Struct, frozen=True):
+    """
+    An account on the other end of a connection.
+    """
+
+    uid: int | None
+    user: str = ""
+    admin: bool = False
+
+    def sees(self, job: Job) -> bool:
+        """
+        Whether the job exists for this peer.
+        """
+        return self.admin or job.owner == self.uid
+
+    def owns(self, job: Job) -> bool:
+        """
+        Whether the job is this peer's own.
+        """
+        return self.uid is None or job.owner == self.uid
+
+
+#: The one account of user mode.
+EVERYBODY = Peer(None, admin=True)
+
+
+def name_key(owner: int | None, name: str) -> str:
+    """
+    Return the key of a name that is unique to each account: a name never holds a slash.
+    """
+    return name if owner is None else f"{owner}/{name}"
