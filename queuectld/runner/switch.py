@@ -19,8 +19,14 @@ Invariants
 
 posix_spawn(3) cannot change ids. Changing those of the runner around it instead would let the
 account send signals to the runner meanwhile.
+
+What a fork costs is the memory that either side touches before the child is executed: each page
+is copied. Both do as little as they can.
 """
 
+# Its functions, not those of signal, which make enumerations of the numbers they take and return:
+# eighty pages more for each child.
+import _signal  # type: ignore[import-not-found]
 import errno
 import gc
 import os
@@ -47,7 +53,7 @@ class Switcher:
     def __init__(self, spawner: Spawner) -> None:
         self._spawner = spawner
         self._handlers = {
-            signo: handler
+            signo: int(handler) if isinstance(handler, int) else handler
             for signo in map(int, signal.valid_signals())
             # None: not Python's, and execve(2) takes it away by itself.
             if (handler := signal.getsignal(signo)) not in (signal.SIG_DFL, None)
@@ -82,17 +88,17 @@ class Switcher:
         return pid, report_fd
 
     def _fork(self) -> int:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._handlers)
+        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, self._handlers)
         for signo in self._handlers:
-            signal.signal(signo, signal.SIG_DFL)
+            _signal.signal(signo, _signal.SIG_DFL)
         pid = -1
         try:
             pid = os.fork()
         finally:
             if pid != 0:
                 for signo, handler in self._handlers.items():
-                    signal.signal(signo, handler)
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                    _signal.signal(signo, handler)
+                _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         return pid
 
     def _become(
@@ -131,7 +137,7 @@ class Switcher:
         os.closerange(_REPORT_FD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
     def _leave_runner(self, umask: int) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         os.setsid()
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(self._spawner.nofile, hard), hard))
