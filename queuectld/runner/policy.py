@@ -114,9 +114,12 @@ def _read_trusted(path: str) -> bytes:
         _expect_only_root_writes(above, os.lstat(above), stat.S_ISDIR, "a directory")
         above = os.path.join(above, name)
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb") as file:
+    try:
         _expect_only_root_writes(path, os.fstat(fd), stat.S_ISREG, "a regular file")
-        return file.read()
+        with open(fd, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(fd)
 
 
 def _expect_only_root_writes(
