@@ -1,10 +1,12 @@
 import ctypes
 import os
 import random
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from runner_accounts import POLICY
 from runner_client import Client, Output, RunnerProcess
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -26,6 +28,35 @@ def runner(tmp_path: Path) -> Iterator[RunnerProcess]:
 @pytest.fixture
 def client(runner: RunnerProcess) -> Client:
     return runner.greeted()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """
+    A folder that only root can write, with all above it, and others can go through. (The usual
+    folders of tests are below one that all can write.)
+    """
+    with tempfile.TemporaryDirectory(dir="/run", prefix="queuectl-test-") as name:
+        path = Path(name)
+        path.chmod(0o711)
+        yield path
+
+
+@pytest.fixture
+def folder_output(folder: Path) -> Iterator[Output]:
+    output = Output(folder / "output")
+    yield output
+    os.close(output.fd)
+
+
+@pytest.fixture
+def account_runner(folder: Path) -> Iterator[RunnerProcess]:
+    """
+    A runner that starts jobs of the accounts in POLICY.
+    """
+    (folder / "policy").write_text(POLICY)
+    with RunnerProcess(folder / "runner", "--policy", str(folder / "policy")) as runner:
+        yield runner
 
 
 @pytest.fixture
