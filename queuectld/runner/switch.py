@@ -14,7 +14,7 @@ Invariants
 2. The runner never waits for the child. From the switch on the account may stop it, and its
    directory may hang. The child says how it went through a pipe: closed without a word by a
    successful execve(2) (or by the death of the child), or one report of stage and errno.
-3. The child ends by SIGKILL if it is not executed. Should the runner be gone, nobody takes the
+3. The child ends by a signal if it is not executed. Should the runner be gone, nobody takes the
    end of the child for an exit code of the job.
 
 posix_spawn(3) cannot change ids. Changing those of the runner around it instead would let the

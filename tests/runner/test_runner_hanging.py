@@ -122,6 +122,7 @@ def test_a_child_that_is_stopped_stops_nobody(
     From the switch on the account can stop its process.
     """
     as_account(lambda: os.kill(hanging, signal.SIGSTOP))
+    wait_until(lambda: getattr(process.read(hanging), "state", b"") == b"T", "the stop")
     leased.release()
     assert 0 == run(client, ["true"], output, job=2).status
     client.send(messages.pack_signal(1, 1, signal.SIGTERM))
