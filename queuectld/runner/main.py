@@ -1,5 +1,6 @@
 """
-queuectl-runner --dir DIR [--stay] [--program-version TEXT] [--policy FILE [--daemon-user NAME]]
+queuectl-runner --dir DIR [--stay] [--program-version TEXT] [--policy FILE [--daemon-user NAME]
+                [--executor FILE]]
 
 Start, signal and reap processes for the queuectld that connects to DIR/runner.sock: those of the
 account that runs this, or, as root and with a policy, those of others.
@@ -15,6 +16,8 @@ makes sure of one runner, and a second one waits 5 s for it.
                           directory above it, only root can write
   --daemon-user NAME      the account of queuectld, the only one but root that may connect; DIR
                           gets its group and mode 0710, runner.sock belongs to it
+  --executor FILE         the program that executor.c becomes, in a place like that of the policy:
+                          it starts the jobs of others at the cost of our own
 
 Signals: SIGTERM and SIGINT end every run (SIGTERM, after 10 s SIGKILL), write the exits down and
 leave. SIGHUP reads the policy again, and a wrong one leaves the old in place; without a policy
@@ -39,7 +42,7 @@ from queuectld.runner.accounts import Accounts
 from queuectld.runner.clock import now_ms
 from queuectld.runner.endpoint import SOCKET_NAME, listen
 from queuectld.runner.ledger import Ledger, LedgerError, read_boot_id
-from queuectld.runner.policy import PolicyError
+from queuectld.runner.policy import PolicyError, open_trusted
 from queuectld.runner.runner import Runner
 from queuectld.runner.switch import held_capabilities
 
@@ -55,6 +58,7 @@ class Options(NamedTuple):
     program_version: str = ""
     policy: str = ""
     daemon_user: str = ""
+    executor: str = ""
 
 
 class ExitError(Exception):
@@ -103,7 +107,7 @@ def _main(arguments: list[str]) -> int:
         return EX_OK
     _open_standard_fds()
     os.umask(0o077)
-    accounts = _read_accounts(options.policy) if options.policy else None
+    accounts = _read_accounts(options) if options.policy else None
     daemon = _find_daemon(options.daemon_user) if options.daemon_user else None
     directory_fd = _open_directory(options.directory, daemon)
     _lock(directory_fd, options.directory)
@@ -123,6 +127,7 @@ def _main(arguments: list[str]) -> int:
         options.program_version,
         daemon_uid,
         accounts,
+        options.executor or None,
     ).run()
     os.unlink(SOCKET_NAME, dir_fd=directory_fd)
     return EX_OK
@@ -145,6 +150,8 @@ def _parse(arguments: list[str]) -> Options:
             options = options._replace(policy=rest.pop(0))
         elif option == "--daemon-user" and rest and rest[0]:
             options = options._replace(daemon_user=rest.pop(0))
+        elif option == "--executor" and rest and rest[0]:
+            options = options._replace(executor=rest.pop(0))
         else:
             raise ExitError(EX_USAGE, f"{option}: unknown, or without its value; see --help")
     if not options.directory:
@@ -152,16 +159,20 @@ def _parse(arguments: list[str]) -> Options:
     if options.daemon_user and not options.policy:
         # It would have every job run as root.
         raise ExitError(EX_USAGE, "--daemon-user NAME needs --policy FILE; see --help")
+    if options.executor and not options.policy:
+        raise ExitError(EX_USAGE, "--executor FILE needs --policy FILE; see --help")
     return options
 
 
-def _read_accounts(policy: str) -> Accounts:
+def _read_accounts(options: Options) -> Accounts:
     if os.geteuid() != 0:
         raise ExitError(EX_NOPERM, "--policy: only root can start jobs under other accounts")
     if held_capabilities():
         raise ExitError(EX_NOPERM, "we have inheritable or ambient capabilities: jobs would too")
     try:
-        return Accounts(policy)
+        if options.executor:
+            os.close(open_trusted(options.executor))
+        return Accounts(options.policy)
     except (PolicyError, OSError) as error:
         raise ExitError(EX_NOPERM, str(error)) from None
 

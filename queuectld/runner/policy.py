@@ -74,7 +74,7 @@ def read_policy(path: str) -> Policy:
     import tomllib
 
     try:
-        table = tomllib.loads(_read_trusted(os.path.abspath(path)).decode())
+        table = tomllib.loads(_read_trusted(path).decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PolicyError(f"{path}: {error}") from None
     for key, value in table.items():
@@ -103,11 +103,22 @@ def _check(path: str, key: str, value: Any) -> None:
 
 
 def _read_trusted(path: str) -> bytes:
+    fd = open_trusted(path)
+    try:
+        with open(fd, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(fd)
+
+
+def open_trusted(path: str) -> int:
     """
-    Read a file that nobody but root can have written. Raises `PolicyError`, `OSError`.
+    Open a file that nobody but root can have written; its descriptor. Raises `PolicyError`,
+    `OSError`.
     """
     # From the root down: below a directory that only root can write, nothing is exchanged
     # between this look and the next. A symbolic link is refused like any other odd thing.
+    path = os.path.abspath(path)
     names = path.split("/")[1:]
     above = "/"
     for name in names:
@@ -116,10 +127,10 @@ def _read_trusted(path: str) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _expect_only_root_writes(path, os.fstat(fd), stat.S_ISREG, "a regular file")
-        with open(fd, "rb", closefd=False) as file:
-            return file.read()
-    finally:
+    except PolicyError:
         os.close(fd)
+        raise
+    return fd
 
 
 def _expect_only_root_writes(
@@ -127,9 +138,9 @@ def _expect_only_root_writes(
 ) -> None:
     mode = stat.S_IMODE(found.st_mode)
     if not is_kind(found.st_mode):
-        raise PolicyError(f"{path}: is not {kind}; name the policy by its real path")
+        raise PolicyError(f"{path}: is not {kind}; name the file by its real path")
     if found.st_uid != 0:
-        raise PolicyError(f"{path}: belongs to uid {found.st_uid}; the policy must be root's alone")
+        raise PolicyError(f"{path}: belongs to uid {found.st_uid}; it must be root's alone")
     # What an access list grants shows in the group's bits too.
     if mode & 0o022:
-        raise PolicyError(f"{path}: mode {mode:04o} lets others write; the policy must be root's")
+        raise PolicyError(f"{path}: mode {mode:04o} lets others write; it must be root's alone")

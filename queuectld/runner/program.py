@@ -47,13 +47,10 @@ def launch(body: Body, execute: Execute) -> int:
     """
     if body.script:
         return _launch_script(body, execute)
-    name = body.argv[0]
-    if b"/" in name:
+    files = candidates(body)
+    if b"/" in body.argv[0]:
         # Not asked first whether it can be executed: it fails by its own reason.
-        return _launch_file(name, body.argv, execute)
-    path = body.env.get(b"PATH", PATH_DEFAULT)
-    # An empty name is in no directory, and an empty directory is the current one.
-    files = [(d or b".") + b"/" + name for d in path.split(b":")] if name else []
+        return _launch_file(files[0], body.argv, execute)
     reason = None
     for file in files:
         # Trying a file costs a process, so ask before.
@@ -69,6 +66,20 @@ def launch(body: Body, execute: Execute) -> int:
         is_here = any(os.path.lexists(file) for file in files)
         reason = errno.EACCES if is_here else errno.ENOENT
     raise SpawnError(EXEC, reason)
+
+
+def candidates(body: Body) -> list[bytes]:
+    """
+    The files that may be the program, first to last; none when there is a script.
+    """
+    if body.script:
+        return []
+    name = body.argv[0]
+    if b"/" in name:
+        return [name]
+    path = body.env.get(b"PATH", PATH_DEFAULT)
+    # An empty name is in no directory, and an empty directory is the current one.
+    return [(d or b".") + b"/" + name for d in path.split(b":")] if name else []
 
 
 def _launch_file(file: bytes, argv: list[bytes], execute: Execute) -> int:
@@ -93,7 +104,7 @@ def _launch_script(body: Body, execute: Execute) -> int:
         program = SHELL
     script_fd = -1
     try:
-        script_fd = _script_memfd(body.script)
+        script_fd = memfd("script", body.script, _MFD_EXEC)
         return execute(program, argv, script_fd)
     except OSError as error:
         stage = SPAWN if is_shortage(error) else SCRIPT
@@ -103,18 +114,21 @@ def _launch_script(body: Body, execute: Execute) -> int:
             os.close(script_fd)
 
 
-def _script_memfd(script: bytes) -> int:
+def memfd(name: str, data: bytes, flags: int = 0) -> int:
+    """
+    Put data into a file that is nowhere; its descriptor, which the caller closes. Raises `OSError`.
+    """
     try:
-        fd = os.memfd_create("script", os.MFD_CLOEXEC | _MFD_EXEC)
+        fd = os.memfd_create(name, os.MFD_CLOEXEC | flags)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        # Before Linux 6.3 every memfd may be executed, and the flag is unknown.
-        fd = os.memfd_create("script", os.MFD_CLOEXEC)
+        # Before Linux 6.3 every memfd may be executed, and the flag for it is unknown.
+        fd = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
         written_bytes = 0
-        while written_bytes < len(script):
-            written_bytes += os.pwrite(fd, script[written_bytes:], written_bytes)
+        while written_bytes < len(data):
+            written_bytes += os.pwrite(fd, data[written_bytes:], written_bytes)
     except OSError:
         os.close(fd)
         raise

@@ -47,9 +47,9 @@ class Runner:
     """
     Serves `listener` until told to stop, or, unless `stay`, until it is of no more use: no daemon
     and no run. The daemon is root, or `daemon_uid`, and has jobs started under `accounts`, or, if
-    there are none, under our own. The numbers of SIGTERM, SIGINT and SIGHUP arrive as bytes on
-    `wakeup_fd`. `complain` takes a line for people. Raises `OSError` when there is no room to
-    watch all that the ledger holds.
+    there are none, under our own; `executor` is the path of executor.c's program, if it is there.
+    The numbers of SIGTERM, SIGINT and SIGHUP arrive as bytes on `wakeup_fd`. `complain` takes a
+    line for people. Raises `OSError` when there is no room to watch all that the ledger holds.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Runner:
         program_version: str = "",
         daemon_uid: int | None = None,
         accounts: Accounts | None = None,
+        executor: str | None = None,
     ) -> None:
         self._listener = listener
         self._wakeup_fd = wakeup_fd
@@ -84,7 +85,7 @@ class Runner:
         self._epoll.register(wakeup_fd, select.EPOLLIN)
         self._epoll.register(listener.fileno(), select.EPOLLIN)
         self._is_listening = True
-        self._runs = Runs(self._epoll, ledger, Spawner(), self._send, accounts)
+        self._runs = Runs(self._epoll, ledger, Spawner(), self._send, accounts, executor)
         self._runs.adopt()
 
     def run(self) -> None:

@@ -31,6 +31,7 @@ from queuectld.runner import messages, process
 from queuectld.runner.accounts import Account, Accounts
 from queuectld.runner.clock import boottime_ns, monotonic_ms, now_ms
 from queuectld.runner.connection import close_all
+from queuectld.runner.executor import Executor
 from queuectld.runner.ledger import Key, Ledger, Started
 from queuectld.runner.messages import Exited
 from queuectld.runner.program import SpawnError
@@ -80,6 +81,7 @@ class Runs:
     """
     The runs of one ledger. Pidfds and reports are watched in `epoll`; messages for the daemon, if
     there is one, go to `report`. `accounts` are those that may have jobs; without, only our own.
+    `executor` is the path of the program that starts them, where there is one.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Runs:
         spawner: Spawner,
         report: Callable[[bytes], None],
         accounts: Accounts | None = None,
+        executor: str | None = None,
     ) -> None:
         #: Set by `terminate`: nothing is started any more.
         self.is_stopping = False
@@ -96,7 +99,11 @@ class Runs:
         self._ledger = ledger
         self._spawner = spawner
         self._accounts = accounts
-        self._switcher = Switcher(spawner) if accounts is not None else None
+        self._switcher: Switcher | Executor | None = None
+        if executor is not None:
+            self._switcher = Executor(spawner, executor)
+        elif accounts is not None:
+            self._switcher = Switcher(spawner)
         self._report = report
         self._reserve = process.Reserve()
         self._runs: dict[Key, Run] = {}
@@ -232,7 +239,7 @@ class Runs:
             if account is None:
                 return self._spawner.spawn(body, request.umask, fds[0]), -1
             assert self._switcher is not None
-            return self._switcher.fork(account, body, request.umask, fds[0])
+            return self._switcher.start(account, body, request.umask, fds[0])
         except SpawnError:
             self._ledger.forget(*key)
             raise

@@ -36,7 +36,8 @@ class Spawner:
         self.null_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         #: The soft limit of descriptors that jobs get.
         self.nofile, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._signals = [int(signo) for signo in signal.valid_signals()]
+        #: Every signal, to be at its default in a job.
+        self.signals = [int(signo) for signo in signal.valid_signals()]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     def spawn(self, body: Body, umask: int, output_fd: int) -> int:
@@ -88,5 +89,5 @@ class Spawner:
             file_actions=actions,
             setsid=True,
             setsigmask=(),
-            setsigdef=self._signals,
+            setsigdef=self.signals,
         )

@@ -1,7 +1,8 @@
 """
-A process under another account: fork(2), then in the child, as root, everything that needs root
-or undoes what the runner has; then the ids; then, as the account, everything that the submitter
-chose.
+A process under another account: a child that does, as root, everything that needs root or undoes
+what the runner has; then changes its ids; then does, as the account, everything that the submitter
+chose. Here it is forked and goes on in Python; where executor.c was compiled, see executor.py, it
+is that program, to the same end.
 
     parent   signals at their defaults and blocked around the fork: one that comes early ends the
              child as it would end the job, and never reaches the runner's handlers through it
@@ -64,7 +65,7 @@ class Switcher:
         gc.collect()
         gc.freeze()
 
-    def fork(self, account: Account, body: Body, umask: int, output_fd: int) -> tuple[int, int]:
+    def start(self, account: Account, body: Body, umask: int, output_fd: int) -> tuple[int, int]:
         """
         Start the process of `body` as `account`, both its outputs going to `output_fd`. Returns
         its pid and the pipe that its report comes from, for `read_report`. Raises `SpawnError`.

@@ -1,6 +1,7 @@
 import ctypes
 import os
 import random
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,13 +50,36 @@ def folder_output(folder: Path) -> Iterator[Output]:
     os.close(output.fd)
 
 
-@pytest.fixture
-def account_runner(folder: Path) -> Iterator[RunnerProcess]:
+@pytest.fixture(scope="session")
+def executor() -> Iterator[str]:
     """
-    A runner that starts jobs of the accounts in POLICY.
+    The path of the program that executor.c becomes, where only root can write.
+    """
+    source = RunnerProcess.ROOT / "queuectld" / "runner" / "executor.c"
+    with tempfile.TemporaryDirectory(dir="/run", prefix="queuectl-test-") as name:
+        path = f"{name}/executor"
+        try:
+            subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", path, source], check=True)
+        except FileNotFoundError:
+            pytest.skip("no C compiler here")
+        yield path
+
+
+@pytest.fixture(params=["forked", "executor"])
+def policy_options(request: pytest.FixtureRequest, folder: Path) -> list[str]:
+    """
+    What starts a runner for the accounts in POLICY, in either of the two ways it has.
     """
     (folder / "policy").write_text(POLICY)
-    with RunnerProcess(folder / "runner", "--policy", str(folder / "policy")) as runner:
+    options = ["--policy", str(folder / "policy")]
+    if request.param == "executor":
+        options += ["--executor", request.getfixturevalue("executor")]
+    return options
+
+
+@pytest.fixture
+def account_runner(folder: Path, policy_options: list[str]) -> Iterator[RunnerProcess]:
+    with RunnerProcess(folder / "runner", *policy_options) as runner:
         yield runner
 
 

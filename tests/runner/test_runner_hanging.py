@@ -189,7 +189,12 @@ def test_a_child_whose_runner_died_does_not_pose_as_a_job(
 @pytest.mark.usefixtures("reaper")
 @pytest.mark.parametrize(("uid", "is_adopted"), [(UID, True), (12345, False)])
 def test_a_process_of_another_account_is_not_adopted(
-    runner: RunnerProcess, client: Client, output: Output, uid: int, is_adopted: bool
+    runner: RunnerProcess,
+    client: Client,
+    output: Output,
+    policy_options: list[str],
+    uid: int,
+    is_adopted: bool,
 ):
     """
     After a kill of the runner a process is taken up only if its account is that of the run.
@@ -205,8 +210,7 @@ def test_a_process_of_another_account_is_not_adopted(
     struct.pack_into("<I", data, at + 60, zlib.crc32(data[at : at + 60]))
     path.write_bytes(data)
     try:
-        options = ["--policy", str(runner.directory.parent / "policy")]
-        with RunnerProcess(runner.directory, *options) as next_runner:
+        with RunnerProcess(runner.directory, *policy_options) as next_runner:
             (event,) = next_runner.meet(2)[1]
             if is_adopted:
                 assert running == event

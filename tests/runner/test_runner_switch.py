@@ -15,7 +15,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from runner_accounts import POLICY, UID, USER, needs_root, run, start
+from runner_accounts import UID, USER, needs_root, run, start
 from runner_client import PATH, Client, Output, RunnerProcess, wait_until
 
 from queuectld.runner import messages, process
@@ -124,7 +124,7 @@ def spoil() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (123, 456))
 
 
-def test_a_job_has_surroundings_of_its_own(folder: Path, output: Output):
+def test_a_job_has_surroundings_of_its_own(folder: Path, output: Output, policy_options: list[str]):
     """
     Whatever the runner was started with: session, signals, limits, priority, OOM score, umask,
     descriptors and directory are those of an ordinary process.
@@ -138,9 +138,7 @@ print(json.dumps([os.getsid(0) == os.getpgid(0) == os.getpid(), os.readlink("/pr
     [n for n in signal.valid_signals() if n not in (9, 19, 2, 13, 25)
      and signal.getsignal(n) != signal.SIG_DFL], sorted(signal.pthread_sigmask(0, []))]))
 """
-    (folder / "policy").write_text(POLICY)
-    options = ["--policy", str(folder / "policy")]
-    with RunnerProcess(folder / "runner", *options, preexec=spoil) as runner:
+    with RunnerProcess(folder / "runner", *policy_options, preexec=spoil) as runner:
         client = runner.greeted()
         for job in range(2, 9):
             start(client, ["sleep", "1000"], output, job=job)
@@ -154,13 +152,11 @@ print(json.dumps([os.getsid(0) == os.getpgid(0) == os.getpid(), os.readlink("/pr
     assert expected == json.loads(output.text)
 
 
-def test_no_signal_is_ignored_or_blocked(folder: Path, output: Output):
+def test_no_signal_is_ignored_or_blocked(folder: Path, output: Output, policy_options: list[str]):
     """
     The masks as the kernel has them, before any runtime of the job changes them.
     """
-    (folder / "policy").write_text(POLICY)
-    options = ["--policy", str(folder / "policy")]
-    with RunnerProcess(folder / "runner", *options, preexec=spoil) as runner:
+    with RunnerProcess(folder / "runner", *policy_options, preexec=spoil) as runner:
         run(runner.greeted(), ["cat", "/proc/self/status"], output)
     status = status_of(output.text)
     masks = {name: int(status[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt")}
@@ -374,12 +370,14 @@ def test_without_a_policy_there_is_one_account(folder: Path, output: Output):
         assert 0 == client.run(["true"], output.fd, uid=os.geteuid(), user="root").status
 
 
-def test_root_may_have_jobs_where_the_policy_says_so(folder: Path, output: Output):
+def test_root_may_have_jobs_where_the_policy_says_so(
+    folder: Path, output: Output, policy_options: list[str]
+):
     """
     allow_root, and by name.
     """
     (folder / "policy").write_text("allow_root = true")
-    with RunnerProcess(folder / "runner", "--policy", str(folder / "policy")) as runner:
+    with RunnerProcess(folder / "runner", *policy_options) as runner:
         client = runner.greeted()
         exited = client.run(["sh", "-c", "id -u; pwd"], output.fd, uid=0, user="root", cwd="/")
 
@@ -438,7 +436,9 @@ def test_descriptors_run_out_and_come_back(runner: RunnerProcess, client: Client
     )
 
 
-def test_too_many_processes_of_an_account_refuse(folder: Path, output: Output):
+def test_too_many_processes_of_an_account_refuse(
+    folder: Path, output: Output, policy_options: list[str]
+):
     """
     Its limit of processes counts for its jobs, and is told as a shortage that passes.
     """
@@ -446,9 +446,7 @@ def test_too_many_processes_of_an_account_refuse(folder: Path, output: Output):
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 
-    (folder / "policy").write_text(POLICY)
-    options = ["--policy", str(folder / "policy")]
-    with RunnerProcess(folder / "runner", *options, preexec=limit) as runner:
+    with RunnerProcess(folder / "runner", *policy_options, preexec=limit) as runner:
         client = runner.greeted()
         for job in range(1, 10):
             start(client, ["sleep", "1000"], output, job=job)
