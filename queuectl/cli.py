@@ -46,6 +46,7 @@ MODULES = {
     "queue": "queues",
     "config": "config",
     "daemon": "daemon",
+    "journal": "journal",
     "version": "version",
     "help": "guide",
 }

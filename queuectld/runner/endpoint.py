@@ -44,8 +44,9 @@ def connect(directory: str) -> socket.socket:
     Connect to the runner of a directory; the socket blocks. Raises `FileNotFoundError` or
     `ConnectionRefusedError` when no runner is there, and other `OSError`.
 
-    A runner that is about to exit, or was killed while it made a process, may still take a
-    connection: an end of file or a reset before WELCOME means the same as a refusal.
+    A connection may also be taken by a runner that is about to exit, or in place of one that was
+    killed by a process it had just made (exec lets the parent go on before it closes descriptors):
+    an end of file or a reset before WELCOME means the same as a refusal.
     """
     # Only to go through: the daemon of a runner that is root may not list its directory.
     directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
