@@ -135,12 +135,15 @@ def test_the_directory_is_mended(folder: Path):
     ("options", "code", "said"),
     [
         (["--daemon-user", DAEMON], 64, "needs --policy"),
+        (["--executor", "/usr/bin/true"], 64, "needs --policy"),
         (["--policy"], 64, "without its value"),
         (["--policy", ""], 64, "without its value"),
         (["--policy", "{policy}", "--daemon-user", "no-such-user"], 67, "no account no-such-user"),
         (["--policy", "{folder}/missing"], 77, "No such file"),
         (["--policy", "{open}"], 77, "lets others write"),
         (["--policy", "{wrong}"], 77, "the nearest is uid_min"),
+        (["--policy", "{policy}", "--executor", "{open}"], 77, "lets others write"),
+        (["--policy", "{policy}", "--executor", "{folder}/missing"], 77, "No such file"),
     ],
 )
 def test_what_the_command_line_asks_must_be_there(
