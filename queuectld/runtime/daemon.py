@@ -340,6 +340,7 @@ class Daemon:
             if isinstance(error, JournalFull):
                 # Nothing of it was written: the same batch is tried again when there is room.
                 self.housekeeping.found_no_room()
+                self._answer_looks()
                 self._note_storage()
                 return
             batch, self._in_flight = self._in_flight, None
@@ -364,6 +365,17 @@ class Daemon:
                     self.housekeeping.check_output(record.number, record.attempt)
         self._note_storage()
         self._submit()
+
+    def _answer_looks(self) -> None:
+        """
+        Answer who only looks and was to wait for a batch that now waits for room, perhaps for long.
+        """
+        for gathering in (self._in_flight, self._gathering):
+            if gathering is not None:
+                looks = [effect for effect in gathering.effects if _looks(effect)]
+                gathering.effects = [each for each in gathering.effects if not _looks(each)]
+                for effect in looks:
+                    self.perform(effect)
 
     def _note_storage(self) -> None:
         full = self.journal.full or self.housekeeping.waits_for_room
