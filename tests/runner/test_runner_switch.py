@@ -417,25 +417,6 @@ def test_signals_reach_jobs_of_others(client: Client, output: Output, signo: int
     assert [] == process.living({leader})
 
 
-def test_descriptors_run_out_and_come_back(runner: RunnerProcess, client: Client, output: Output):
-    """
-    A START for which there is no pipe is refused as passing, and nothing is lost by it.
-    """
-    assert 0 == run(client, ["true"], output).status
-    count = len(os.listdir(f"/proc/{runner.process.pid}/fd"))
-    limits = resource.prlimit(runner.process.pid, resource.RLIMIT_NOFILE)
-    for room in (1, 2):
-        resource.prlimit(runner.process.pid, resource.RLIMIT_NOFILE, (count + room, limits[1]))
-        start(client, ["true"], output)
-        assert messages.Refused(1, 1, errno.EMFILE, messages.SPAWN) == client.refused()
-    resource.prlimit(runner.process.pid, resource.RLIMIT_NOFILE, limits)
-
-    assert 0 == run(client, ["true"], output).status
-    wait_until(
-        lambda: count == len(os.listdir(f"/proc/{runner.process.pid}/fd")), "descriptors given back"
-    )
-
-
 def test_too_many_processes_of_an_account_refuse(
     folder: Path, output: Output, policy_options: list[str]
 ):
