@@ -59,7 +59,11 @@ def install(box: Box, suite: str = "bookworm") -> None:
     box.push(ROOT / "systemd/sysusers.conf", "/usr/lib/sysusers.d/queuectl.conf")
     box.push(ROOT / "systemd/tmpfiles.conf", "/usr/lib/tmpfiles.d/queuectl.conf")
     box.push(ROOT / "systemd/queuectl.catalog", "/usr/lib/systemd/catalog/queuectl.catalog")
-    inside = ["systemd-sysusers", "systemctl enable queuectld.service", "journalctl --update-catalog"]
+    inside = [
+        "systemd-sysusers",
+        "systemctl enable queuectld.service",
+        "journalctl --update-catalog",
+    ]
     inside += [f"useradd -m -G queuectl -s /bin/bash {user}" for user in USERS]
     for command in inside:
         subprocess.run(
