@@ -59,8 +59,8 @@ class JobLog:
             self._log.info("runs_summed", **self._untold)
             self._untold.clear()
         if self._unwarned:
-            counts = {word: self._unwarned[word] for word in ("dead", "lost")}
-            self._log.warning("failures_summed", **counts)
+            dead, lost = self._unwarned["dead"], self._unwarned["lost"]
+            self._log.warning("failures_summed", dead=dead, lost=lost)
             self._unwarned.clear()
 
     def tell(self, record: Record, state: State, now: int) -> None:
