@@ -119,7 +119,7 @@ class Echo:
     """
 
     def __init__(self, place: Place) -> None:
-        self.path = str(place.folder("echo") / "socket")
+        self.path = place.socket()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "bench.echo", self.path],
             env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -33,6 +33,9 @@ class Place:
         self.scale = scale
         self.rounds = rounds
         self.path = Path(tempfile.mkdtemp(prefix="queuectl-bench-", dir=parent))
+        # Elsewhere: a socket's path must fit into 107 bytes, and it is no matter of the disk.
+        self._sockets = tempfile.TemporaryDirectory()
+        self._socket_count = 0
 
     def count(self, full: int) -> int:
         """
@@ -45,6 +48,13 @@ class Place:
         Return a new folder, private to us.
         """
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.path))
+
+    def socket(self) -> str:
+        """
+        Return a path for a new socket.
+        """
+        self._socket_count += 1
+        return f"{self._sockets.name}/{self._socket_count}"
 
     def compile(self, name: str) -> str:
         """
@@ -60,6 +70,7 @@ class Place:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._sockets.cleanup()
         shutil.rmtree(self.path)
 
 
@@ -71,7 +82,7 @@ class Service:
 
     def __init__(self, place: Place, slots: int) -> None:
         self.folder = place.folder("state")
-        self.socket = str(self.folder / "socket")
+        self.socket = place.socket()
         #: From the start of the process until it served.
         self.start_s = 0.0
         self.start()

@@ -46,6 +46,7 @@ MODULES = {
     "queue": "queues",
     "config": "config",
     "daemon": "daemon",
+    "journal": "journal",
     "version": "version",
     "help": "guide",
 }
@@ -106,9 +107,12 @@ def dispatch(words: list[str]) -> int:
         words = ["version", *words[1:]]
     leading = parse(words, GLOBAL_OPTIONS, stop_early=True)
     words = leading.operands
-    if not words:
-        words = ["help"] if leading.flag("help") else ["status"]
-    command, words = find_command(words)
+    if not words and leading.flag("help"):
+        from queuectl.commands.guide import overview
+
+        sys.stdout.write(overview())
+        return EXIT_DONE
+    command, words = find_command(words or ["status"])
     arguments = parse(words, (*command.options, *GLOBAL_OPTIONS))
     arguments.update(leading)
     if arguments.flag("help"):

@@ -79,7 +79,8 @@ def state_dir() -> str:
         return os.path.abspath(named)
     base = os.environ.get("XDG_STATE_HOME", "")
     if not base.startswith("/"):
-        home = os.path.expanduser("~")
+        # Without HOME the password file says; an empty HOME would make it the root directory.
+        home = os.environ["HOME"] if "HOME" in os.environ else os.path.expanduser("~")
         if not home.startswith("/"):
             raise UsageError("there is no home directory: set QUEUECTL_STATE_DIR")
         base = os.path.join(home, ".local/state")

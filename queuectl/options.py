@@ -3,8 +3,8 @@ Commands and their options as data, and the parser that reads a command line by 
 
 One definition serves parsing, help, and whatever else is made of it (manual pages, completions).
 The rules are getopt's: `--name value`, `--name=value`, `-n value`, `-nvalue`, short flags together
-(`-qf`), options and operands in any order, and `--` ends the options. Names are never abbreviated:
-a script that relied on it would break with the next option. Errors are one line.
+(`-qf`), options and operands in any order, `-5` is a number, and `--` ends the options. Names are
+never abbreviated: a script that relied on it would break with the next option. Errors are one line.
 """
 
 from collections.abc import Callable, Iterable
@@ -132,7 +132,7 @@ def parse(words: list[str], options: Iterable[Option], stop_early: bool = False)
             break
         if word.startswith("--") and len(word) > 2:
             _take_long(word, long, left, found)
-        elif word.startswith("-") and len(word) > 1 and word != "--":
+        elif word.startswith("-") and len(word) > 1 and word != "--" and not word[1].isdigit():
             _take_short(word, short, left, found)
         else:
             found.operands.append(word)

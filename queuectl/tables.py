@@ -6,6 +6,7 @@ cut at the edge and states have colors; anywhere else columns are padded with sp
 cut, for grep and awk. Every cell is escaped: what a stranger named a job stays inside its cell.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -26,6 +27,11 @@ _STYLES = {
     "held": "magenta",
     "paused": "yellow",
 }
+
+#: Spaces between columns.
+_GAP = 2
+#: A last column is not cut shorter than this; rather the line is too long.
+_LAST_COLUMN_MIN = 8
 
 Row = Sequence[str]
 
@@ -151,24 +157,31 @@ def text_or_dash(value: object, shape: Callable[[int], str] | None = None) -> st
 
 
 def _print_rich(session: Session, header: Row, rows: Sequence[Row]) -> None:
-    # A tenth of a second to import: only when somebody looks.
+    # A tenth of a second to import: only when somebody looks. Its own tables narrow every column
+    # alike until they fit; here the last one gives way, so that ids stay whole.
+    from rich.cells import cell_len
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(
-        file=sys.stdout,
-        no_color=not session.colored,
-        force_terminal=True,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        width=None if session.on_terminal else 10_000,
+        file=sys.stdout, no_color=not session.colored, force_terminal=True, highlight=False
     )
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in header[:-1]:
-        table.add_column(column, no_wrap=True, overflow="ellipsis")
-    table.add_column(header[-1], no_wrap=True, overflow="ellipsis", ratio=1)
-    for row in rows:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    console.print(table)
+    widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)][:-1]
+    taken = sum(widths) + _GAP * len(widths)
+    room = max(_terminal_width() - taken, _LAST_COLUMN_MIN) if session.on_terminal else None
+    for row in (header, *rows):
+        line = Text(style="bold" if row is header else "")
+        for cell, width in zip(row, widths, strict=False):
+            line.append(cell, style=_STYLES.get(cell, ""))
+            line.append(" " * (width + _GAP - cell_len(cell)))
+        last = Text(row[-1])
+        if room is not None:
+            last.truncate(room, overflow="ellipsis")
+        console.print(line.append_text(last), soft_wrap=True)
+
+
+def _terminal_width() -> int:
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except OSError:
+        return 80

@@ -231,14 +231,21 @@ def serve(setup: Setup, ready: "Ready") -> int:
     server = Server(socket_path, daemon.epoll, daemon.handlers, lambda: welcome, manager.listening)
     daemon.listen(server)
     log.info("listening", socket=socket_path, pid=os.getpid(), state_dir=directory)
-    ready.tell()
-    manager.ready()
+    daemon.when_ready(lambda: tell_ready(ready, manager))
     try:
         daemon.run()
     except JournalFailed as error:
         log.critical("storage_failed", error=str(error))
         return EXIT_STORAGE
     return 0
+
+
+def tell_ready(ready: "Ready", manager: ServiceManager) -> None:
+    """
+    Say to whoever started the daemon that clients are served.
+    """
+    ready.tell()
+    manager.ready()
 
 
 def recover(queue: Queue, journal: Journal, manager: ServiceManager, log: Any) -> None:

@@ -116,7 +116,7 @@ def _print_detail(session: Session, detail: JobDetail) -> None:
     print_pairs(session, _detail_pairs(session, detail))
     if detail.runs:
         session.print("")
-        header = ("ATTEMPT", "STARTED", "TOOK", "END", "SLOT", "CPU", "MEMORY", "REASON")
+        header = ("ATTEMPT", "STARTED", "TOOK", "SLOT", "CPU", "MEMORY", "END")
         print_table(session, header, [_run_row(run, session.now) for run in detail.runs])
 
 
@@ -125,7 +125,8 @@ def _detail_pairs(session: Session, detail: JobDetail) -> list[tuple[str, str]]:
     number = "" if job.id == str(job.number) else f" (number {job.number})"
     pairs = [
         ("job", f"{job.id}{number}"),
-        ("state", state_of(job) + (f": {detail.why}" if detail.why else "")),
+        ("state", state_of(job)),
+        ("why", detail.why),
         ("next", detail.next),
         ("command", job.command),
         ("argv", "" if job.argv is None else repr(job.argv)),
@@ -153,17 +154,15 @@ def _detail_pairs(session: Session, detail: JobDetail) -> list[tuple[str, str]]:
 
 def _run_row(run: RunView, now: int) -> tuple[str, ...]:
     cpu_ms = None if run.user_ms is None else run.user_ms + (run.system_ms or 0)
-    end = "running" if run.ended_at is None else ending(run) or str(run.end)
-    reason = run.error or ("" if run.end in (None, "exited", "signalled") else str(run.end))
+    end = "running" if run.ended_at is None else run.error or ending(run) or str(run.end)
     return (
         str(run.attempt),
         moment(run.started_at, now).partition(" (")[0],
         describe_duration((run.ended_at or now) - run.started_at),
-        end,
         str(run.worker),
         text_or_dash(cpu_ms, describe_duration),
         text_or_dash(run.memory_max_bytes, describe_size),
-        reason,
+        end,
     )
 
 

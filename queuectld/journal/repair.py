@@ -77,7 +77,11 @@ def plan_repair(directory: Directory, now: int, salt: bytes) -> Repair | None:
                 end = _good_end(directory, number, error.offset)
                 return _plan(directory, listing, damage, (number, end), now, salt)
             # Nothing of this segment can be used: look at those before it.
-            segments = [kept for kept in segments if kept < number]
+            remaining = [kept for kept in segments if kept < number]
+            if remaining == segments:
+                # It is the first since the snapshot, so there is nothing before it.
+                return _plan(directory, listing, damage, None, now, salt)
+            segments = remaining
         else:
             if damage is None:
                 return None
@@ -155,7 +159,7 @@ def _plan(
         epoch = 0 if snapshot is None else snapshot.header.epoch
     dropped = [n for n in listing.segments if n > number]
     # Each segment may have been a start of its own.
-    epoch += max([0, *dropped]) - number if dropped else 1
+    epoch += max([1, *(n - number for n in dropped)])
     header = FileHeader(SEGMENT_MAGIC, uuid, number + 1, end, salt, epoch, now, REPAIR_VERSION)
     loss = _loss(directory, kept, dropped)
     return Repair(damage, number, kept is not None, end, dropped, header, loss)

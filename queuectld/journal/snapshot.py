@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import blake2b
 from typing import NamedTuple
+from zlib import crc32
 
 from queuectld.journal.directory import Directory, OpenFile, snapshot_name
 from queuectld.journal.errors import JournalCorrupt
@@ -190,9 +191,15 @@ def _read_footer(file: OpenFile, number: int) -> tuple[Snapshot, bytes]:
     start = file.size_bytes - _FOOTER_BYTES
     footer = file.read(_FOOTER_BYTES, max(start, HEADER_BYTES))
     frame = unpack_frame(footer, 0, header.seed())
-    if frame is None or not frame.flags & FRAME_FOOTER or len(footer) != _FOOTER_BYTES:
+    payload = footer[FRAME_HEADER_BYTES:]
+    if (
+        frame is None
+        or not frame.flags & FRAME_FOOTER
+        or len(payload) != _FOOTER.size
+        or crc32(payload, header.seed()) != frame.payload_crc
+    ):
         raise JournalCorrupt(file.path, 0, "it has no footer, so it is not whole", 0)
-    record_count, size_bytes, digest = _FOOTER.unpack_from(footer, FRAME_HEADER_BYTES)
+    record_count, size_bytes, digest = _FOOTER.unpack(payload)
     if size_bytes != start:
         raise JournalCorrupt(file.path, 0, f"it has {start} bytes of {size_bytes}", 0)
     return Snapshot(header, record_count, file.size_bytes), digest

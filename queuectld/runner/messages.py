@@ -317,10 +317,15 @@ def pack_body(cwd: str, argv: Sequence[str], env: Mapping[str, str], script: str
     """
     texts = [cwd, *argv, *(f"{name}={value}" for name, value in env.items())]
     data = "".join(f"{text}\0" for text in texts).encode(*_UTF8)
-    head = _BODY.pack(len(argv), len(env), len(data))
-    body = head + data + script.encode(*_UTF8)
-    if len(unpack_body(body).env) != len(env) or any("=" in name for name in env):
-        raise BodyError("an environment name holds '='")
+    if data.count(b"\0") != len(texts):
+        raise BodyError("a text holds a zero byte")
+    if not argv and not script:
+        raise BodyError("neither a program nor a script")
+    if any(not name or "=" in name for name in env):
+        raise BodyError("an environment name is empty or holds '='")
+    body = _BODY.pack(len(argv), len(env), len(data)) + data + script.encode(*_UTF8)
+    if len(body) > BODY_BYTES_MAX:
+        raise BodyError(f"{len(body)} bytes, of {BODY_BYTES_MAX} at most")
     return body
 
 

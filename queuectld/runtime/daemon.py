@@ -40,7 +40,7 @@ from queuectld.core.events import (
     TimerFired,
 )
 from queuectld.core.queue import Queue
-from queuectld.core.records import Record, RunEnded, store
+from queuectld.core.records import JobEnqueued, Record, RunEnded, store
 from queuectld.journal.errors import JournalFailed, JournalFull
 from queuectld.journal.frames import BATCH_BYTES_MAX, pack_record
 from queuectld.journal.journal import Journal
@@ -55,6 +55,8 @@ from queuectld.runtime.status import status_line, status_report
 from queuectld.runtime.streams import Streams
 from queuectld.runtime.systemd import ServiceManager
 
+# How long whoever starts a daemon waits for its runner.
+READY_MS_MAX = 2_000
 # How long the loop sleeps at most: a clock that was set or a suspended machine is noticed by then.
 SLEEP_MS_MAX = 30_000
 # The same while jobs wait for a time by wall clock.
@@ -131,6 +133,7 @@ class Daemon:
         self._committing = False
         self._storage_full = False
         self._poll_at: int | None = None
+        self._tell_ready: Callable[[], None] | None = None
 
     # --- wiring, used by main.py ------------------------------------------------------------
 
@@ -155,6 +158,13 @@ class Daemon:
         server.handle = lambda client, request: self.event(Requested(client, request))
         server.gone = self.streams.client_gone
         self.server = server
+
+    def when_ready(self, tell: Callable[[], None]) -> None:
+        """
+        Call *tell* once jobs can be started, or after READY_MS_MAX: then clients are served all the
+        same, and hear what is missing.
+        """
+        self._tell_ready = tell
 
     def event(self, event: Event) -> None:
         """
@@ -209,11 +219,19 @@ class Daemon:
                 if self._gathering.packed_bytes > GATHER_BYTES_MAX:
                     self._commit_and_wait()
         self._submit()
+        if self._tell_ready is not None:
+            self._look_whether_ready(now, self._tell_ready)
         if self._poll_at is not None and now >= self._poll_at:
             self._poll_at = None
             self.streams.poll()
         if self.server is not None:
             self.server.flush()
+
+    def _look_whether_ready(self, now: int, tell: Callable[[], None]) -> None:
+        connected = self.runner is not None and self.runner.ready
+        if connected or now >= self.started_at + READY_MS_MAX:
+            self._tell_ready = None
+            tell()
 
     def _sleep_s(self) -> float:
         if self._events:
@@ -224,6 +242,7 @@ class Daemon:
         if self._poll_at is None:
             self._poll_at = self.streams.next_deadline(now)
         for deadline in (
+            None if self._tell_ready is None else self.started_at + READY_MS_MAX,
             None if self._crowded else self.queue.next_deadline(),
             self._poll_at,
             self.runner.next_deadline() if self.runner is not None else None,
@@ -298,8 +317,7 @@ class Daemon:
         self._later(Reply(client, response))
 
     def _later(self, effect: Effect) -> None:
-        looking = isinstance(effect, Reply) and isinstance(effect.response, LOOKING)
-        if looking and self.housekeeping.waits_for_room:
+        if self.housekeeping.waits_for_room and _looks(effect):
             self.perform(effect)
         elif self._gathering.records:
             self._gathering.effects.append(effect)
@@ -352,8 +370,11 @@ class Daemon:
             self.housekeeping.committed()
             for effect in batch.effects:
                 self.perform(effect)
+            now = self.clock.now()
             for record in batch.records:
-                self.job_log.tell(record, self.queue.state, self.clock.now())
+                if isinstance(record, JobEnqueued):
+                    continue  # Most of them, and nobody can wait for a job that was not there.
+                self.job_log.tell(record, self.queue.state, now)
                 number = getattr(record, "number", None)
                 if number is not None:
                     self.streams.changed(number)
@@ -452,3 +473,7 @@ class Daemon:
         self.committer.close()
         self.journal.close()
         self.log.info("daemon_stopped", pid=os.getpid())
+
+
+def _looks(effect: Effect) -> bool:
+    return isinstance(effect, Reply) and isinstance(effect.response, LOOKING)

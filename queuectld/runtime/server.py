@@ -43,6 +43,8 @@ READ_BYTES_MAX = 256 << 10
 WRITE_BYTES_MAX = 1 << 20
 # Requests of one connection that wait for their answer, beyond which no more are taken.
 UNANSWERED_MAX = 256
+# Requests taken from one connection in one turn: others wait no longer than these take.
+REQUESTS_PER_TURN_MAX = 16
 # Time for all connections together to take what they are owed when the daemon ends.
 CLOSE_S_MAX = 0.5
 # How long no connection is accepted after there was no descriptor for one.
@@ -70,6 +72,8 @@ class Connection:
         self.closing = False
         #: Requests without their last response.
         self.unanswered = 0
+        #: There may be whole requests among what was received.
+        self.backlogged = False
         #: The epoll events that are watched for.
         self.events = select.EPOLLIN
         self._outgoing: deque[bytes] = deque()
@@ -134,6 +138,7 @@ class Server:
         self._welcome = welcome
         self._connections: dict[int, Connection] = {}
         self._dirty: set[int] = set()
+        self._backlogged: set[Connection] = set()
         self._next_client = 1
         #: When to accept connections again; None while they are accepted.
         self._accept_at: int | None = None
@@ -178,8 +183,7 @@ class Server:
 
     def flush(self) -> None:
         """
-        Write to every connection that something was queued for, and take the requests for which
-        that makes room.
+        Write to every connection that something was queued for.
         """
         while self._dirty:
             connection = self._connections.get(self._dirty.pop())
@@ -190,12 +194,17 @@ class Server:
         """
         When to call attend().
         """
+        if any(connection.may_ask for connection in self._backlogged):
+            return 0
         return self._accept_at
 
     def attend(self, now: int) -> None:
         """
-        Accept connections again after descriptors had run out.
+        Take requests that wait in a buffer, and connections again after descriptors had run out.
         """
+        for connection in list(self._backlogged):
+            self._take_requests(connection)
+            self._update_events(connection)
         if self._accept_at == 0:
             self._accept_at = now + ACCEPT_RETRY_MS
         elif self._accept_at is not None and now >= self._accept_at:
@@ -309,23 +318,34 @@ class Server:
 
     def _take_requests(self, connection: Connection) -> None:
         """
-        Hand on what was received, as far as may be asked now.
+        Hand on what was received, as far as may be asked in this turn.
         """
+        connection.backlogged = True
         try:
-            while connection.may_ask:
+            for _ in range(REQUESTS_PER_TURN_MAX):
+                if not connection.may_ask:
+                    break
                 frame = connection.reader.next_frame()
                 if frame is None:
-                    return
+                    connection.backlogged = False
+                    break
                 self._frame(connection, frame)
         except FrameTooLong as error:
             self._hang_up(connection, Refused(code="usage", message=f"{error}; cut the batch"))
+        if connection.backlogged and not connection.closing:
+            self._backlogged.add(connection)
+        else:
+            self._backlogged.discard(connection)
 
     def _update_events(self, connection: Connection) -> None:
-        reading = select.EPOLLIN if connection.may_ask else 0
-        writing = select.EPOLLOUT if connection.outgoing_bytes else 0
-        if connection.events != reading | writing:
-            connection.events = reading | writing
-            self._epoll.modify(connection.sock.fileno(), connection.events)
+        # Nothing is read as long as there are requests that were not handed on: they would pile up.
+        reading = connection.may_ask and not connection.backlogged
+        events = select.EPOLLIN if reading else 0
+        if connection.outgoing_bytes:
+            events |= select.EPOLLOUT
+        if connection.events != events:
+            connection.events = events
+            self._epoll.modify(connection.sock.fileno(), events)
 
     def _frame(self, connection: Connection, frame: bytes) -> None:
         try:
@@ -390,12 +410,12 @@ class Server:
         if done and connection.closing:
             self._drop(connection)
             return
-        self._take_requests(connection)
         self._update_events(connection)
 
     def _drop(self, connection: Connection) -> None:
         if self._connections.pop(connection.client, None) is None:
             return
+        self._backlogged.discard(connection)
         self._unwatch(connection.sock.fileno())
         connection.sock.close()
         self.gone(connection.client)

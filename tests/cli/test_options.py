@@ -52,6 +52,7 @@ NOTHING = {"name": None, "env": [], "quiet": False, "follow": False, "operands":
         ("-q -q", {"quiet": True}),
         ("-e A=1 --env B=2", {"env": ["A=1", "B=2"]}),
         ("-", {"operands": ["-"]}),
+        ("-5 -q", {"operands": ["-5"], "quiet": True}),
         ("--", {"argv": []}),
         ("a -- b -q -- c", {"operands": ["a"], "argv": ["b", "-q", "--", "c"]}),
     ],

@@ -194,7 +194,7 @@ def test_holding_a_failed_job_keeps_its_attempts_and_its_backoff() -> None:
     talk.advance(1000)
     talk.act("release", job)
     talk.restart(snapshot=True)
-    assert "scheduled" == talk.state(job)
+    assert ("scheduled", talk.now + 1000) == (talk.state(job), talk.view(job).next_run_at)
     talk.advance(1000)
     assert "processing" == talk.state(job)
     talk.exit(job, 1)

@@ -1,0 +1,223 @@
+"""
+`run`, `logs` and `wait`: watching jobs to their end, through retries and restarts of the daemon.
+"""
+
+import signal
+import subprocess
+
+import pytest
+from conftest import Shell
+from daemon_process import DEADLINE_S
+from daemon_twin import DaemonTwin, Peer
+
+from queuectl.protocol import Waited
+
+
+def read_until(process: "subprocess.Popen[bytes]", expected: bytes) -> bytes:
+    """
+    Return what the process wrote to stdout once it wrote *expected*.
+    """
+    assert process.stdout is not None
+    out = b""
+    while expected not in out:
+        data = process.stdout.read1(4096)  # type: ignore[attr-defined]
+        assert data, out
+        out += data
+    return out
+
+
+def finish(process: "subprocess.Popen[bytes]") -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=DEADLINE_S)
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "out"),
+    [
+        (("--", "echo", "a  b"), 0, "a  b\n"),
+        (("echo one; exit 7",), 7, "one\n"),
+        (("--", "sh", "-c", "kill -KILL $$"), 137, ""),
+        (("--timeout", "100ms", "--", "sleep", "1000"), 143, ""),
+        (("--", "/nonexistent"), 127, ""),
+        (('{"command": "echo $A", "env": {"A": "json"}}',), 0, "json\n"),
+    ],
+    ids=["argv", "string", "signal", "timeout", "missing", "json"],
+)
+def test_run_ends_as_the_job_does(
+    shared: Shell, words: tuple[str, ...], code: int, out: str
+) -> None:
+    """
+    Output on stdout alone, the job's exit code or 128 and the signal's number.
+    """
+    outcome = shared("run", *words)
+
+    assert (code, out) == (outcome.code, outcome.out)
+    assert (outcome.err == "") == (code == 0)
+
+
+def test_run_shows_bytes_as_they_are(shared: Shell) -> None:
+    """
+    A job's output is not text: nothing of it is decoded or escaped.
+    """
+    process = shared.popen("run", "--", "printf", r"\377\000\033[1m")
+    assert process.communicate(timeout=DEADLINE_S) == (b"\xff\0\x1b[1m", b"")
+
+
+def test_run_shows_output_as_it_comes(shared: Shell) -> None:
+    """
+    A line is there before the job ends; Ctrl-C leaves the job running and says how to come back.
+    """
+    process = shared.popen("run", "--id", "detached", "echo one; sleep 1000")
+    read_until(process, b"one\n")
+    process.send_signal(signal.SIGINT)
+    code, out, err = finish(process)
+
+    assert (130, "") == (code, out)
+    assert err == "queuectl: detached; job detached goes on: queuectl logs -f detached\n"
+    assert shared.daemon.state("detached") == "processing"
+    shared.ok("cancel", "detached")
+
+
+def test_run_retries_only_if_asked(shared: Shell) -> None:
+    """
+    With --max-retries the attempts follow each other, each end is said on stderr.
+    """
+    shared.ok("config", "set", "backoff_max", "10ms")
+    outcome = shared("run", "--max-retries", "2", "echo $QUEUECTL_ATTEMPT; exit 5")
+
+    assert (5, "1\n2\n3\n") == (outcome.code, outcome.out)
+    first, second, last = outcome.err.splitlines()
+    assert first.startswith("queuectl: attempt 1 of job ")
+    assert first.endswith(" failed (exit code 5), next attempt in 10 ms")
+    assert "attempt 2" in second
+    assert "is dead" in last
+
+
+def test_run_survives_a_restart_of_the_daemon(fresh: Shell) -> None:
+    """
+    The job goes on without the daemon, and run finds both again: nothing is shown twice or lost.
+    """
+    process = fresh.popen("run", "echo one; while ! test -e go; do sleep 0.05; done; echo two")
+    seen = read_until(process, b"one\n")
+    fresh.daemon.kill()
+    fresh.daemon.start()
+    with open(f"{fresh.directory}/go", "w"):
+        pass
+    code, out, err = finish(process)
+
+    assert (0, b"one\n", "two\n", "") == (code, seen, out, err)
+
+
+def test_run_says_why_it_waits(fresh: Shell) -> None:
+    """
+    A job that cannot start yet is no silent terminal.
+    """
+    fresh.ok("worker", "stop")
+    process = fresh.popen("run", "--id", "waits", "true")
+    assert process.stderr is not None
+    assert b"queuectl: job waits is pending: " in process.stderr.readline()
+    fresh.ok("worker", "start")
+    assert finish(process)[0] == 0
+
+
+def test_logs_of_each_attempt(shared: Shell) -> None:
+    """
+    The last attempt's output, or that of the one asked for; the last lines only, if asked.
+    """
+    shared.ok("config", "set", "backoff_max", "10ms")
+    job = shared.ok("enqueue", "--max-retries", "1", "seq 3; echo try $QUEUECTL_ATTEMPT; exit 1")
+    shared("wait", job)
+
+    assert shared.ok("logs", job) == "1\n2\n3\ntry 2"
+    assert shared.ok("logs", "show", job, "--attempt", "1", "--tail", "2") == "3\ntry 1"
+    assert shared("logs", job, "--attempt", "3").code == 3
+    assert shared("logs", "nosuch").code == 3
+    assert shared("logs", job, "--json").json == {
+        "id": job,
+        "attempt": 2,
+        "dropped_bytes": 0,
+        "output": "1\n2\n3\ntry 2\n",
+    }
+
+
+def test_logs_follow_a_job_that_has_not_started(shared: Shell) -> None:
+    """
+    It is waited for, and its end is the end; the exit code does not judge.
+    """
+    job = shared.ok("enqueue", "--hold", "--max-retries", "0", "echo started; exit 9")
+    process = shared.popen("logs", "-f", job)
+    assert process.stderr is not None
+    assert b"is held" in process.stderr.readline()
+    shared.ok("release", job)
+
+    assert finish(process)[:2] == (0, "started\n")
+
+
+def test_logs_into_a_closed_pipe(shared: Shell) -> None:
+    """
+    head(1) has enough: no traceback, no message.
+    """
+    job = shared.ok("enqueue", "seq 200000")
+    shared("wait", job)
+    process = shared.popen("logs", job)
+    read_until(process, b"1\n")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(DEADLINE_S) == 1
+
+
+def test_wait(shared: Shell) -> None:
+    """
+    0 if all completed, 1 if one did not, 3 for no such job.
+    """
+    good, bad = shared.ok("enqueue", "true"), shared.ok("enqueue", "--max-retries", "0", "false")
+    assert shared.ok("wait", good) == f"{good} completed"
+    assert shared("wait", good, bad) == (1, f"{good} completed\n{bad} dead\n", "")
+    assert [job["state"] for job in shared("wait", f"{good},{bad}", "--json").json] == [
+        "completed", "dead",
+    ]  # fmt: skip
+    assert shared("wait", "nosuch").code == 3
+
+
+def test_wait_gives_up_in_time(shared: Shell) -> None:
+    """
+    124, and the jobs are untouched.
+    """
+    job = shared.ok("enqueue", "--hold", "true")
+    outcome = shared("wait", job, "--timeout", "50ms")
+
+    assert (124, "") == (outcome.code, outcome.out)
+    assert shared.daemon.state(job) == "held"
+    assert shared("wait", job, "--timeout", "soon").code == 2
+
+
+def test_wait_for_any(shared: Shell) -> None:
+    """
+    The first one that ends decides.
+    """
+    held, job = shared.ok("enqueue", "--hold", "true"), shared.ok("enqueue", "true")
+
+    assert shared.ok("wait", "--any", held, job) == f"{job} completed"
+
+
+def test_wait_survives_a_restart_of_the_daemon(unstarted: Shell) -> None:
+    """
+    A connection lost while waiting is made again, and the question asked again.
+    """
+    requests = []
+
+    def hang_up(peer: Peer) -> None:
+        peer.greet()
+        requests.append(peer.receive())
+
+    def answer(peer: Peer) -> None:
+        peer.greet()
+        requests.append(peer.receive())
+        peer.send(Waited(call=requests[-1].call, jobs=[]))
+
+    with DaemonTwin(unstarted.daemon.socket, hang_up, answer):
+        assert unstarted("wait", "1-3", "--any") == (0, "", "")
+    assert [(each.ids, each.any) for each in requests] == [(["1-3"], True)] * 2
