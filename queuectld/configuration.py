@@ -133,13 +133,13 @@ class Configuration:
         return lines
 
 
-def configuration_dir(*, system: bool, environment: Mapping[str, str]) -> str | None:
+def configuration_dir(*, system: bool) -> str | None:
     """
     Return where the files are looked for; None without a home.
     """
     if system:
         return SYSTEM_DIR
-    base = environment.get("XDG_CONFIG_HOME", "")
+    base = os.environ.get("XDG_CONFIG_HOME", "")
     if not base.startswith("/"):
         home = os.path.expanduser("~")
         if not home.startswith("/"):

@@ -52,6 +52,7 @@ EXIT_STORAGE = 74
 EXIT_LOCKED = 75
 EXIT_DENIED = 77
 EXIT_CONFIGURATION = 78
+EXIT_OPTIMIZED = 78
 
 # Objects made before the collector looks for cycles among them. There are next to none: requests,
 # records and jobs refer one way. At Python's 700 it looks at each request's objects for nothing,
@@ -121,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
             "queuectld: refusing to run without assertions: they guard the queue's state; "
             "start it without python -O and PYTHONOPTIMIZE\n"
         )
-        return EXIT_CONFIGURATION
+        return EXIT_OPTIMIZED
     options = parser().parse_args(argv)
     if options.ephemeral and (options.state_dir or options.system):
         parser().error(

@@ -105,5 +105,5 @@ def configuration(options: argparse.Namespace, environment: Mapping[str, str]) -
             given.append((name, key, value))
     directory = options.config_dir
     if directory is None:
-        directory = configuration_dir(system=options.system, environment=environment)
+        directory = configuration_dir(system=options.system)
     return load(directory, environment, given)
