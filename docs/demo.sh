@@ -15,7 +15,18 @@ trap 'exit 130' INT TERM
 cd "$place"
 
 say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; }
-run() { say "$*"; "$@"; }
+# Run a command and show it as one would type it: words with blanks in quotes.
+run() {
+    line=
+    for word; do
+        case $word in
+            *[!A-Za-z0-9_./:=-]*) line="$line '$word'" ;;
+            *) line="$line $word" ;;
+        esac
+    done
+    say "${line# }"
+    "$@"
+}
 
 cat >hello.c <<'C'
 #include <stdio.h>

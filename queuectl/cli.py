@@ -48,6 +48,7 @@ MODULES = {
     "daemon": "daemon",
     "doctor": "doctor",
     "completion": "completion",
+    "journal": "journal",
     "version": "version",
     "help": "guide",
 }

@@ -197,7 +197,7 @@ def serve(
     server = Server(socket_path, daemon.epoll, daemon.handlers, lambda: welcome)
     daemon.listen(server)
     log.info("listening", socket=socket_path, pid=os.getpid(), state_dir=directory)
-    ready.tell()
+    daemon.when_ready(ready.tell)
     try:
         daemon.run()
     except JournalFailed as error:

@@ -129,7 +129,8 @@ class DaemonProcess:
             os.close(writer)
             readable, _, _ = select.select([ready], [], [], DEADLINE_S)
             assert readable, f"not ready within {DEADLINE_S} s\n{self.log}"
-            return ready.read().decode().strip()
+            # Not to the end of file: a strace around the daemon holds the pipe open too.
+            return ready.readline().decode().strip()
 
     def start(self, *options: str) -> "DaemonProcess":
         """

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from queuectl.commands.enqueue import job_environment, option_fields
+from queuectl.commands.enqueue import job_environment, made_jobs, option_fields
 from queuectl.documents import encode_json, error_document, job_document
 from queuectl.errors import EXIT_DONE, RequestRefused, RequestTooLong, UsageError, exit_code
 from queuectl.framing import FRAME_BYTES_MAX
@@ -110,10 +110,11 @@ def _enqueue_whole(session: Session, arguments: Arguments, shown: str, data: byt
             raise RequestRefused(error.code, f"{place}{error}") from error
         except RequestTooLong as error:
             raise UsageError(f"{shown}: {error}: use --partial, which sends pieces") from error
+        made = made_jobs(client, answer) if session.structured else []
     if single and session.structured:
-        session.print_json(job_document(answer.jobs[0]))
+        session.print_json(job_document(made[0]))
     elif session.structured:
-        session.print_json_array(job_document(job) for job in answer.jobs)
+        session.print_json_array(job_document(job) for job in made)
     else:
         session.print("\n".join(str(each) for each in answer.ids))
     return EXIT_DONE
@@ -155,7 +156,6 @@ class _Pieces:
                         [spec for _, spec in specs],
                         env=self._env,
                         partial=True,
-                        want_jobs=self._session.structured,
                     )
                     results.update(_by_line([number for number, _ in specs], answer))
                 for number in sorted(results):

@@ -8,12 +8,14 @@ where it is needed.
 import os
 from typing import Any
 
+from queuectl.client import Client
 from queuectl.environment import caller_environment
 from queuectl.errors import EXIT_DONE, UsageError
 from queuectl.jobspec import decode_json, fields_of, fields_of_options, make_spec
 from queuectl.options import Arguments, Command, Option
-from queuectl.protocol import JobSpec
+from queuectl.protocol import Enqueued, JobSpec
 from queuectl.session import Session
+from queuectl.views import JobView
 
 #: What a job may be given, as options. `run` takes them too.
 JOB_OPTIONS = (
@@ -38,6 +40,9 @@ JOB_OPTIONS = (
         value="WHAT",
     ),
 )
+# Jobs asked for at once where an answer had no room for all: even with the longest commands they
+# fit into a frame.
+_ASK_JOBS_MAX = 25
 _FIELD_OPTIONS = ("id", "queue", "priority", "max-retries", "timeout", "kill-after", "cwd")
 _TIMING_OPTIONS = ("run-at", "delay", "on-lost")
 
@@ -67,13 +72,32 @@ def send(session: Session, arguments: Arguments, spec: JobSpec) -> int:
         answer = client.enqueue(
             [spec], env=job_environment(arguments), want_jobs=session.structured
         )
+        jobs = made_jobs(client, answer) if session.structured else []
     if session.structured:
         from queuectl.documents import job_document
 
-        session.print_json(job_document(answer.jobs[0]))
+        session.print_json(job_document(jobs[0]))
     else:
         session.print(str(answer.ids[0]))
     return EXIT_DONE
+
+
+def made_jobs(client: Client, answer: Enqueued) -> list[JobView]:
+    """
+    Return the jobs that an enqueue made and was asked to tell of.
+
+    A daemon leaves them out of an answer that would be too long for a frame.
+    """
+    if answer.jobs:
+        return answer.jobs
+    from queuectl.protocol import Jobs, List
+
+    ids = [each for each in answer.ids if each is not None]
+    return [
+        job
+        for start in range(0, len(ids), _ASK_JOBS_MAX)
+        for job in client.call(List(ids=ids[start : start + _ASK_JOBS_MAX]), Jobs).jobs
+    ]
 
 
 def option_fields(arguments: Arguments, now: int) -> dict[str, Any]:
@@ -125,8 +149,12 @@ def is_json(operand: str) -> bool:
     """
     Return whether the operand is a JSON object rather than a shell command.
     """
-    # `{ make; }` is a shell command too: a JSON object goes on with a quote or ends.
-    return operand.lstrip().startswith("{") and operand.lstrip()[1:].lstrip()[:1] in ('"', "}", "")
+    # To a shell, `{` opens a group only when a blank follows: `{ make; }`. Everything else that
+    # begins with it is meant to be JSON, also when it is misspelt.
+    text = operand.lstrip()
+    if not text.startswith("{"):
+        return False
+    return text[1:2] not in (" ", "\t", "\n") or text[1:].lstrip()[:1] in ('"', "}", "")
 
 
 def json_operand(arguments: Arguments) -> object:

@@ -116,7 +116,7 @@ def _print_detail(session: Session, detail: JobDetail) -> None:
     print_pairs(session, _detail_pairs(session, detail))
     if detail.runs:
         session.print("")
-        header = ("ATTEMPT", "STARTED", "TOOK", "END", "SLOT", "CPU", "MEMORY", "REASON")
+        header = ("ATTEMPT", "STARTED", "TOOK", "SLOT", "CPU", "MEMORY", "END")
         print_table(session, header, [_run_row(run, session.now) for run in detail.runs])
 
 
@@ -154,17 +154,15 @@ def _detail_pairs(session: Session, detail: JobDetail) -> list[tuple[str, str]]:
 
 def _run_row(run: RunView, now: int) -> tuple[str, ...]:
     cpu_ms = None if run.user_ms is None else run.user_ms + (run.system_ms or 0)
-    end = "running" if run.ended_at is None else ending(run) or str(run.end)
-    reason = run.error or ("" if run.end in (None, "exited", "signalled") else str(run.end))
+    end = "running" if run.ended_at is None else run.error or ending(run) or str(run.end)
     return (
         str(run.attempt),
         moment(run.started_at, now).partition(" (")[0],
         describe_duration((run.ended_at or now) - run.started_at),
-        end,
         str(run.worker),
         text_or_dash(cpu_ms, describe_duration),
         text_or_dash(run.memory_max_bytes, describe_size),
-        reason,
+        end,
     )
 
 

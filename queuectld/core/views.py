@@ -127,7 +127,10 @@ def explain(queue: "Queue", job: Job) -> tuple[str, str]:
             return f"being ended ({job.stop.why}): SIGTERM was sent", "SIGKILL after the grace time"
         return f"attempt {job.attempt} runs", "ends as completed with exit code 0"
     if job.state == "failed":
-        return f"the last attempt failed: {error}", f"tries again, {left} attempts left"
+        return (
+            f"the last attempt failed: {error}",
+            f"tries again, {left} attempt{'' if left == 1 else 's'} left",
+        )
     if job.state == "completed":
         return "ended with exit code 0", "nothing"
     if job.state == "dead":

@@ -40,5 +40,5 @@ The rules that make it so:
    generations are kept: the newest snapshot, the one before it, and every segment since.
 
 Reading order: frames, header, files, directory, reader, segment, snapshot, recovery,
-journal, compaction, tool.
+access, opening, journal, compaction, repair, tool.
 """

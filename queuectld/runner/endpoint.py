@@ -42,8 +42,9 @@ def connect(directory: str) -> socket.socket:
     Connect to the runner of a directory; the socket blocks. Raises `FileNotFoundError` or
     `ConnectionRefusedError` when no runner is there, and other `OSError`.
 
-    A runner that is about to exit, or was killed while it made a process, may still take a
-    connection: an end of file or a reset before WELCOME means the same as a refusal.
+    A connection may also be taken by a runner that is about to exit, or in place of one that was
+    killed by a process it had just made (exec lets the parent go on before it closes descriptors):
+    an end of file or a reset before WELCOME means the same as a refusal.
     """
     directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -53,6 +53,8 @@ from queuectld.runtime.server import Server
 from queuectld.runtime.status import status_report
 from queuectld.runtime.streams import Streams
 
+# How long whoever starts a daemon waits for its runner.
+READY_MS_MAX = 2_000
 # How long the loop sleeps at most: a clock that was set or a suspended machine is noticed by then.
 SLEEP_MS_MAX = 30_000
 # The same while jobs wait for a time by wall clock.
@@ -123,6 +125,7 @@ class Daemon:
         self._committing = False
         self._storage_full = False
         self._poll_at: int | None = None
+        self._tell_ready: Callable[[], None] | None = None
 
     # --- wiring, used by main.py ------------------------------------------------------------
 
@@ -147,6 +150,13 @@ class Daemon:
         server.handle = lambda client, request: self.event(Requested(client, request))
         server.gone = self.streams.client_gone
         self.server = server
+
+    def when_ready(self, tell: Callable[[], None]) -> None:
+        """
+        Call *tell* once jobs can be started, or after READY_MS_MAX: then clients are served all the
+        same, and hear what is missing.
+        """
+        self._tell_ready = tell
 
     def event(self, event: Event) -> None:
         """
@@ -201,11 +211,19 @@ class Daemon:
                 if self._gathering.packed_bytes > GATHER_BYTES_MAX:
                     self._commit_and_wait()
         self._submit()
+        if self._tell_ready is not None:
+            self._look_whether_ready(now, self._tell_ready)
         if self._poll_at is not None and now >= self._poll_at:
             self._poll_at = None
             self.streams.poll()
         if self.server is not None:
             self.server.flush()
+
+    def _look_whether_ready(self, now: int, tell: Callable[[], None]) -> None:
+        connected = self.runner is not None and self.runner.ready
+        if connected or now >= self.started_at + READY_MS_MAX:
+            self._tell_ready = None
+            tell()
 
     def _sleep_s(self) -> float:
         if self._events:
@@ -216,6 +234,7 @@ class Daemon:
         if self._poll_at is None:
             self._poll_at = self.streams.next_deadline(now)
         for deadline in (
+            None if self._tell_ready is None else self.started_at + READY_MS_MAX,
             None if self._crowded else self.queue.next_deadline(),
             self._poll_at,
             self.runner.next_deadline() if self.runner is not None else None,

@@ -77,6 +77,8 @@ class RunnerLink:
         self._socket: socket.socket | None = None
         self._retry_at = 0
         self._tried_at = 0
+        #: Whether a runner's list was heard in this daemon's life.
+        self._listed = False
         #: Greetings in a row that did not lead to a list.
         self._failures = 0
         #: Runners that this process started and has not reaped.
@@ -336,7 +338,13 @@ class RunnerLink:
         else:
             assert self.welcome is not None
             self.ready = True
-            self._event(RunnerReady(frozenset(self._known), self.welcome.ledger_epoch))
+            ledger_epoch = self.welcome.ledger_epoch
+            if self._listed and ledger_epoch == self._epoch:
+                # A ledger that began in this daemon's own life may be the one that the runner
+                # before kept, or one made after that was lost: then it cannot vouch for our starts.
+                ledger_epoch = 0
+            self._listed = True
+            self._event(RunnerReady(frozenset(self._known), ledger_epoch))
             self._known.clear()
         if self.ready:
             self._known.clear()

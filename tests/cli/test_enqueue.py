@@ -113,6 +113,8 @@ def test_a_job_gets_little_of_the_environment(shared: Shell) -> None:
         (("a", "-c", "b"), 2, "give the command once: a string, --command, or -- ARGV"),
         (("",), 2, "--command: must not be empty; got ''"),
         (('{"comand": "x"}',), 2, "unknown field 'comand' (did you mean command?)"),
+        (("{bad",), 2, "not valid JSON: "),
+        (("{'id': 'x'}",), 2, "not valid JSON: "),
         (("--priorty", "1", "x"), 2, "unknown option --priorty (did you mean --priority?)"),
         (("--timeout", "5x", "x"), 2, "--timeout: must be a duration such as 90,"),
         (("--env", "NOT_SET", "x"), 2, "--env: 'NOT_SET' is not set here; write NAME=VALUE"),
@@ -203,6 +205,19 @@ def test_a_batch_over_the_limit_points_to_partial(shared: Shell) -> None:
 
     assert outcome.code == 2
     assert "10001 jobs, the limit of one batch is 10000: use --partial" in outcome.err
+
+
+def test_all_jobs_are_told_also_when_one_answer_cannot_hold_them(shared: Shell) -> None:
+    """
+    The daemon leaves out of an answer what is too long for a frame; the client asks again.
+    """
+    shared.ok("worker", "stop")
+    lines = [f'{{"command": "true {number} {"x" * 60_000}"}}' for number in range(60)]
+    jobs = shared("enqueue", "-f", "-", "--json", stdin="\n".join(lines).encode()).json
+
+    assert [line[13:30] for line in lines] == [job["command"][:17] for job in jobs]
+    shared.ok("cancel", "-q", "--all")
+    shared.ok("worker", "start")
 
 
 def test_partial_makes_what_can_be_made(shared: Shell) -> None:

@@ -52,6 +52,17 @@ def test_an_id_is_given_once() -> None:
         ) == refused.message
 
 
+def test_an_id_may_look_like_the_number_of_a_job_that_has_an_id_of_its_own() -> None:
+    """
+    An id comes before a number: what is called 1 is found by it, not what is first.
+    """
+    talk = Conversation()
+    talk.enqueue(id="a")
+    assert "1" == talk.enqueue("second", id="1")
+    assert ("second", 2) == (talk.view("1").command, talk.view("1").number)
+    assert ("a", "1") == (talk.view("a").id, talk.view("2").id)
+
+
 def test_numbers_step_over_ids_that_look_like_numbers() -> None:
     """
     A job without an id never gets one that a submitter chose, not even later in the same batch.

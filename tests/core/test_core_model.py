@@ -11,7 +11,7 @@ from conversation import Conversation
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from model import Model, ModelJob
+from naive_model import Model, ModelJob
 
 from queuectl.protocol import Enqueue, JobSpec, StartWorkers, StopWorkers
 from queuectld.core.views import worker_views

@@ -201,3 +201,13 @@ def test_there_is_a_limit_on_queues() -> None:
     assert [QUEUES_MAX - 1] == [error.index for error in response.errors]
     assert "try_later" == talk.refused(SetQueue(name="more", concurrency=1)).code
     talk.enqueue(queue="q1")
+
+
+def test_a_batch_may_fill_the_queues_and_use_them() -> None:
+    """
+    Only a queue that is new counts against the limit, once.
+    """
+    talk = Conversation(workers=0, replay_every=0)
+    names = [f"q{n}" for n in range(QUEUES_MAX - 1)]
+    specs = [JobSpec(command="x", queue=name) for name in [*names, *names[-3:], "default"]]
+    assert len(specs) == len(talk.request(Enqueue(jobs=specs)).ids)

@@ -2,23 +2,20 @@
 What strangers, old and new clients and slow ones can send and do, while an honest one is served.
 """
 
-import contextlib
 import os
-import random
 import resource
-import select
-import socket
 import struct
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 import pytest
 from daemon_process import DaemonProcess, wait_until
+from raw_connection import HELLO, Raw, check_served
 
 from queuectl.client import Client
 from queuectl.errors import QueuectlError, RequestRefused
-from queuectl.framing import FRAME_BYTES_MAX, FrameReader, pack_frame
+from queuectl.framing import FRAME_BYTES_MAX, pack_frame
 from queuectl.protocol import (
     PROTOCOL_VERSION,
     Done,
@@ -33,61 +30,15 @@ from queuectl.protocol import (
     Message,
     Output,
     Refused,
-    Request,
-    Response,
     SetConfig,
     Show,
     Status,
     StatusReport,
     Wait,
     Waited,
-    decoder,
     encode,
 )
 from queuectld.runtime.server import CLIENTS_MAX
-
-SEED = int(os.environ.get("QUEUECTL_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
-FRAMES = 20_000
-HELLO = pack_frame(encode(Hello(protocol=PROTOCOL_VERSION)))
-
-decode = decoder(*Response.__args__).decode
-
-
-class Raw:
-    """
-    A connection that sends what it likes. `made` are all of them, to be closed after a test.
-    """
-
-    made: ClassVar[list["Raw"]] = []
-
-    def __init__(self, path: str) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.connect(path)
-        self.sock.settimeout(20)
-        self.reader = FrameReader()
-        self.made.append(self)
-
-    def send(self, data: bytes) -> None:
-        # The daemon may hang up on us in the middle: what it said before can be read.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.sock.sendall(data)
-
-    def receive(self) -> Any:
-        """
-        Return the next response; None when the daemon has hung up.
-        """
-        while (frame := self.reader.next_frame()) is None:
-            try:
-                data = self.sock.recv(1 << 16)
-            except ConnectionResetError:
-                return None
-            if not data:
-                return None
-            self.reader.feed(data)
-        return decode(frame)
-
-    def close(self) -> None:
-        self.sock.close()
 
 
 @pytest.fixture(autouse=True)
@@ -100,14 +51,6 @@ def closed() -> Iterator[None]:
 @pytest.fixture
 def raw(daemon: DaemonProcess) -> Raw:
     return Raw(daemon.socket)
-
-
-def check_served(daemon: DaemonProcess) -> None:
-    """
-    Assert that an honest client is served.
-    """
-    (job_id,) = daemon.enqueue("true", hold=True)
-    assert daemon.state(job_id) == "held"
 
 
 NESTED = b"\x91" * 100_000 + b"\xc0"
@@ -232,142 +175,6 @@ def test_an_older_client_is_understood(daemon: DaemonProcess, raw: Raw) -> None:
     raw.receive()
     assert raw.receive().ids == ["1"]
     assert [job.id for job in raw.receive().jobs] == ["1"]
-
-
-# --- mutations ------------------------------------------------------------------------------------
-
-STRANGE: list[Any] = [
-    *(None, True, 0, -1, 1, 2**31, 2**63 - 1, 2**64 - 1, -(2**63), 0.5, float("nan"), float("inf")),
-    *("", "x", "last", "1-3", "9-1", "0-99999999999", "a" * 5000, "\0", "\x1b[31m", "\u202e", "é"),
-    *([], [None], ["1"], {}, {"a": "b"}, {"": ""}, {"a=b": "c"}, b"", b"\xff\xfe", [[[[[]]]]]),
-]
-#: Shutdown is what it says; and what fills the queue with work is not the point here.
-OPS = [each for each in Request.__args__ if each.__struct_config__.tag not in ("shutdown", "hello")]
-
-
-def random_request(chance: random.Random, call: int) -> dict[str, Any]:
-    """
-    Return a request with any values in its fields: half of the time of the right type.
-    """
-    kind = chance.choice(OPS)
-    fields: dict[str, Any] = {"op": kind.__struct_config__.tag, "call": call}
-    for field in msgspec.structs.fields(kind):
-        if chance.random() < 0.5 and field.name != "call":
-            fields[field.name] = random_value(chance, field.type)
-    if fields["op"] == "enqueue" and isinstance(fields.get("jobs"), list):
-        # Held: nothing is started, whatever the rest says.
-        for job in fields["jobs"]:
-            if isinstance(job, dict):
-                job["hold"] = True
-    return fields
-
-
-def random_value(chance: random.Random, kind: Any) -> Any:
-    info = msgspec.inspect.type_info(kind)
-    if chance.random() < 0.3:
-        return chance.choice(STRANGE)
-    return value_of(chance, info)
-
-
-def value_of(chance: random.Random, info: Any) -> Any:
-    inspect = msgspec.inspect
-    if isinstance(info, inspect.UnionType):
-        return value_of(chance, chance.choice(info.types))
-    if isinstance(info, inspect.ListType):
-        return [value_of(chance, info.item_type) for _ in range(chance.randrange(4))]
-    if isinstance(info, inspect.DictType):
-        return {f"K{n}": value_of(chance, info.value_type) for n in range(chance.randrange(3))}
-    if isinstance(info, inspect.StructType):
-        return {
-            field.name: value_of(chance, field.type)
-            for field in info.fields
-            if chance.random() < 0.4 or field.required
-        }
-    if isinstance(info, inspect.LiteralType):
-        return chance.choice(list(info.values))
-    if isinstance(info, inspect.BoolType):
-        return chance.random() < 0.5
-    wanted = {inspect.IntType: int, inspect.FloatType: float, inspect.StrType: str}.get(type(info))
-    return chance.choice([each for each in STRANGE if type(each) is wanted] or [None])
-
-
-def mutated(chance: random.Random, payload: bytes) -> bytes:
-    data = bytearray(payload)
-    for _ in range(chance.randrange(1, 4)):
-        at = chance.randrange(len(data)) if data else 0
-        action = chance.randrange(4)
-        if action == 0 and data:
-            data[at] = chance.randrange(256)
-        elif action == 1:
-            del data[at : at + chance.randrange(1, 8)]
-        elif action == 2:
-            data[at:at] = chance.randbytes(chance.randrange(1, 8))
-        elif data:
-            data[at] ^= 1 << chance.randrange(8)
-    return bytes(data)
-
-
-def test_random_requests_do_no_harm(daemon: DaemonProcess) -> None:
-    """
-    Whatever the fields hold and whichever bytes are broken: the daemon goes on, an honest client is
-    served meanwhile, and memory does not grow by more than the jobs that were made.
-    """
-    print(f"QUEUECTL_SEED={SEED}")
-    chance = random.Random(SEED)
-    honest = daemon.client()
-    sent = 0
-    while sent < FRAMES:
-        connection = Raw(daemon.socket)
-        frames = [HELLO]
-        for call in range(1, 401):
-            payload = msgspec.msgpack.encode(random_request(chance, call))
-            if chance.random() < 0.25:
-                payload = mutated(chance, payload)
-            frames.append(pack_frame(payload))
-        sent += len(frames)
-        connection.sock.setblocking(False)
-        pour(connection, b"".join(frames))
-        connection.close()
-        assert honest.call(Status(), StatusReport, timeout_ms=20_000).daemon.pid == daemon.pid
-    assert "Traceback" not in daemon.log
-    check_served(daemon)
-    daemon.restart()
-    check_served(daemon)
-
-
-def pour(connection: Raw, data: bytes) -> None:
-    """
-    Send as much of *data* as the daemon takes, reading what it says and forgetting it.
-    """
-    view = memoryview(data)
-    idle = 0
-    while view and idle < 3:
-        readable, writable, _ = select.select([connection.sock], [connection.sock], [], 0.05)
-        idle = 0 if readable or writable else idle + 1
-        try:
-            if readable and not connection.sock.recv(1 << 20):
-                return
-            if writable:
-                view = view[connection.sock.send(view) :]
-        except BlockingIOError:
-            pass
-        except (BrokenPipeError, ConnectionResetError):
-            return
-
-
-def test_random_bytes_do_no_harm(daemon: DaemonProcess) -> None:
-    """
-    A stream of anything is refused or waited for, and ends nothing but its own connection.
-    """
-    print(f"QUEUECTL_SEED={SEED}")
-    chance = random.Random(SEED)
-    for _ in range(200):
-        connection = Raw(daemon.socket)
-        start = chance.choice([b"", HELLO, struct.pack(">I", chance.randrange(64))])
-        connection.send(start + chance.randbytes(chance.randrange(2000)))
-        connection.close()
-    check_served(daemon)
-    assert "Traceback" not in daemon.log
 
 
 # --- many and slow --------------------------------------------------------------------------------

@@ -58,7 +58,19 @@ def read_back(path: str, files: Files | None = None) -> list[Record]:
     return found
 
 
-class FailingFiles(Files):
+class UnsyncedFiles(Files):
+    """
+    Syncs nothing: for tests in which no power is lost.
+    """
+
+    def fsync(self, fd: int) -> None:
+        os.fstat(fd)
+
+    def fdatasync(self, fd: int) -> None:
+        os.fstat(fd)
+
+
+class FailingFiles(UnsyncedFiles):
     """
     Fails call number *nth* (from 1), after doing it if *late*; then is whole again.
     """
@@ -90,7 +102,7 @@ class FailingFiles(Files):
 
 
 def _failing(name: str) -> Any:
-    call = getattr(Files, name)
+    call = getattr(UnsyncedFiles, name)
 
     def method(self: FailingFiles, *args: Any, **options: Any) -> Any:
         return self.attempt(name, call, args, options)
@@ -102,7 +114,7 @@ for _name in CALLS:
     setattr(FailingFiles, _name, _failing(_name))
 
 
-class ShortFiles(Files):
+class ShortFiles(UnsyncedFiles):
     """
     Takes and gives only some of the bytes of each call.
     """
@@ -117,7 +129,7 @@ class ShortFiles(Files):
         return super().pread(fd, self.rng.randint(1, size_bytes) if size_bytes else 0, offset)
 
 
-class LimitedFiles(Files):
+class LimitedFiles(UnsyncedFiles):
     """
     A disk with room for *room_bytes* more; overwriting needs no room.
     """
@@ -365,8 +377,12 @@ class MemoryFiles(Files):
                 position += rest
         return content
 
-    def restart(self, *, power_lost: bool) -> None:
-        """Come up again: after a kill with the page cache as it was, else with the disk's."""
+    def restart(self, *, power_lost: bool, names: str | None = None) -> None:
+        """
+        Come up again: after a kill with the page cache as it was, else with the disk's.
+
+        *names* says which changes of names the disk has kept: "none", "some" or "last".
+        """
         self.dead = False
         self.cut_at = self.change_count = 0
         self.fds.clear()
@@ -380,7 +396,7 @@ class MemoryFiles(Files):
                         _change(file.cache, offset, data)
             return
         # Renames of different files may reach the disk in any order, the last one alone too.
-        mode = self.rng.choice(["none", "some", "last"])
+        mode = names or self.rng.choice(["none", "some", "last"])
         for index, (old, new, file) in enumerate(self.pending_names, 1):
             last = index == len(self.pending_names)
             if (mode == "some" and self.rng.random() < 0.5) or (mode == "last" and last):

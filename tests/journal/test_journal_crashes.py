@@ -17,7 +17,7 @@ from queuectld.journal.frames import RECORD_FORGET, Record
 from queuectld.journal.journal import Journal
 
 SEED = int(os.environ.get("QUEUECTL_SEED", "0"))
-HISTORIES = 1 if SEED else 1000
+HISTORIES = 1 if SEED else 800
 FIRST_SEEDS = [SEED] if SEED else [1, 1001]
 
 

@@ -2,11 +2,13 @@
 What a start finds after damage: torn tails are ignored, corruption is refused.
 """
 
+import contextlib
+import copy
 import re
 from zlib import crc32
 
 import pytest
-from journal_twins import MemoryFiles, make_journal, pack, read_back, record
+from journal_twins import MemoryFiles, PowerCutError, make_journal, pack, read_back, record
 
 from queuectld.journal.errors import JournalCorrupt, JournalTooNew
 from queuectld.journal.frames import FRAME_AFTER_SYNC, Position, Record, pack_frame
@@ -315,6 +317,33 @@ def test_an_unsealed_tail_is_copied_and_a_sealed_one_is_not() -> None:
         assert seal == (disk.names[LAST] is before)
         size_bytes = ends[-1] + (48 if seal else 0)
         assert contents[LAST][:size_bytes] == bytes(disk.names[LAST].cache)
+
+
+def test_names_are_durable_before_they_are_built_upon() -> None:
+    """
+    A segment whose name only the page cache knows is not left behind by its successor.
+    """
+    disk = MemoryFiles.holding({})
+    journal = make_journal("/state", disk)
+    journal.open(lambda _: None)
+    journal.commit(pack(BATCHES[0]))
+    rotating = (disk, journal)
+    for step in range(1, 20):
+        disk, journal = copy.deepcopy(rotating)
+        disk.cut_at = disk.change_count + step
+        with pytest.raises(PowerCutError):
+            journal.rotate()
+        if LAST in disk.names:
+            break
+    disk.restart(power_lost=False)
+    assert LAST not in disk.durable_names
+    for cut_at in range(1, 30):
+        unlucky = copy.deepcopy(disk)
+        unlucky.cut_at = cut_at
+        with contextlib.suppress(PowerCutError):
+            make_journal("/state", unlucky).open(lambda _: None)
+        unlucky.restart(power_lost=True, names="last")
+        assert BATCHES[0] == read_back("/state", unlucky), cut_at
 
 
 def test_set_up_interrupted_at_any_call() -> None:

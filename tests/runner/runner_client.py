@@ -232,8 +232,8 @@ class RunnerProcess:
             try:
                 return client, client.hello(epoch)[1]
             except (BrokenPipeError, ConnectionResetError):
-                # A runner that was killed while it made a process: until that process is executed
-                # the socket stays open.
+                # The socket of a runner that was killed: a process it has just made still has it,
+                # since exec lets the parent go on before it closes descriptors.
                 assert self.process.poll() is None, f"the runner ended: {self.stderr}"
 
     def kill(self) -> None:

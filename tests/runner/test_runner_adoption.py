@@ -63,8 +63,8 @@ def test_an_adopted_run_keeps_its_exit_code(runner: RunnerProcess, client: Clien
     running = start_waiting(client, output, "echo went on; exit 42")
     runner.kill()
     with RunnerProcess(runner.directory) as next_runner:
-        client = next_runner.connect()
-        assert [running] == client.hello()[1]
+        client, events = next_runner.meet()
+        assert [running] == events
         client.start(["true"], output.fd)
         assert messages.DUPLICATE == client.refused().stage
         let_go(output)
@@ -93,14 +93,24 @@ def test_an_adopted_run_is_told_again_to_each_runner(
     runner.kill()
     for _ in range(3):
         with RunnerProcess(runner.directory) as next_runner:
-            assert [running, exited] == next_runner.connect().hello()[1]
+            assert [running, exited] == next_runner.meet()[1]
             next_runner.kill()
     let_go(output)
     with RunnerProcess(runner.directory) as last:
-        client = last.connect()
-        client.hello()
+        client = last.greeted()
         os.waitpid(running.pid, 0)
         assert 0x500 == client.exited().status
+
+
+def test_a_refused_start_leaves_nothing(runner: RunnerProcess, client: Client, output: Output):
+    """
+    What did not become a process is not told as a run, or as an end, by the next runner.
+    """
+    client.start(["/no/such/program"], output.fd)
+    assert messages.EXEC == client.refused().stage
+    runner.kill()
+    with RunnerProcess(runner.directory) as next_runner:
+        assert [] == next_runner.meet()[1]
 
 
 def test_an_end_that_nobody_saw_is_not_known(runner: RunnerProcess, client: Client, output: Output):
@@ -112,7 +122,7 @@ def test_an_end_that_nobody_saw_is_not_known(runner: RunnerProcess, client: Clie
     let_go(output)
     os.waitpid(running.pid, 0)
     with RunnerProcess(runner.directory) as next_runner:
-        (exited,) = next_runner.connect().hello()[1]
+        (exited,) = next_runner.meet()[1]
 
         assert (1, 1, False, False) == (
             exited.job,
@@ -146,7 +156,7 @@ def test_another_process_of_that_number_is_not_adopted(
     data[-4:] = crc(bytes(data[at:-4]))
     path.write_bytes(data)
     with RunnerProcess(runner.directory) as next_runner:
-        (exited,) = next_runner.connect().hello()[1]
+        (exited,) = next_runner.meet()[1]
 
         assert (1, False) == (exited.job, exited.known)
     assert process.read(running.pid) is not None

@@ -221,7 +221,7 @@ def test_a_signal_ends_the_runner_and_keeps_the_ends(
     assert not (runner.directory / "runner.sock").exists()
 
     with RunnerProcess(runner.directory) as next_runner:
-        _, events = next_runner.connect().hello(2)
+        _, events = next_runner.meet(2)
         assert [(1, signal.SIGTERM, True, True)] == [
             (event.job, event.status, event.known, event.usage_known) for event in events
         ]

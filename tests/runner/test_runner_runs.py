@@ -205,9 +205,12 @@ def test_a_look_that_fails_is_repeated(
     room: Room, output: Output, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     """
-    While the processes cannot be looked at, a stopped run is not over; the next look tells.
+    While the processes cannot be looked at, a stopped run is not over; the next look kills what
+    the first could not reach, a child in a group of its own.
     """
-    room.start(1, output, ["sleep", "1000"])
+    running = room.start(1, output, ["sh", "-c", "timeout 1000 sleep 1000 & wait"])
+    assert isinstance(running, messages.Running)
+    wait_until(lambda: len(process.living({running.pid})) == 3, "three processes")
     with monkeypatch.context() as patch:
         failed = fail_once(patch, name, errno.EMFILE)
         room.runs.signal(1, 1, signal.SIGKILL)
@@ -219,8 +222,10 @@ def test_a_look_that_fails_is_repeated(
             assert room.runs.take_event(fd)
         assert [errno.EMFILE] == failed
     assert [] == room.events
+    assert [] != process.living({running.pid})
 
     assert signal.SIGKILL == room.end(1).status
+    assert [] == process.living({running.pid})
 
 
 def test_a_full_disk_refuses_starts_and_keeps_ends(room: Room, output: Output):

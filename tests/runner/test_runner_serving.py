@@ -51,7 +51,7 @@ def test_an_exit_is_told_until_it_is_acknowledged(
         assert [running, exited] == client.hello(epoch)[1]
     client.send(messages.pack_ack(2, 1))
     client.sync()
-    assert [running] == runner.connect().hello(2)[1]
+    assert [running] == runner.meet(2)[1]
 
 
 def test_an_end_without_a_daemon_is_kept(runner: RunnerProcess, client: Client, output: Output):
@@ -122,6 +122,7 @@ def test_an_older_daemon_is_fenced(runner: RunnerProcess, output: Output):
     runner.kill()
 
     with RunnerProcess(runner.directory) as next_runner:
+        next_runner.greeted(epoch=6)
         late = next_runner.connect()
         late.send(messages.pack_hello(5))
         assert late.is_closed()
@@ -343,7 +344,7 @@ def test_a_runner_of_no_use_leaves(runner: RunnerProcess, client: Client, output
 
     assert 0 == runner.process.wait(DEADLINE_S)
     with RunnerProcess(runner.directory) as next_runner:
-        assert [(1, 0)] == [(e.job, e.status) for e in next_runner.connect().hello()[1]]
+        assert [(1, 0)] == [(e.job, e.status) for e in next_runner.meet()[1]]
 
 
 def test_a_runner_that_is_to_stay_stays(tmp_path: Path):
