@@ -60,7 +60,7 @@ def complete(words: list[str], connect: Connect) -> list[Word]:
         return []
     found = {each.words[1:]: each for each in load(name) if each.words[0] == name}
     second = tuple(before[1:2])
-    if name == "help":
+    if name == "help" and not last.startswith("-"):
         return _matching(_command_words() if len(before) == 1 else _second_words(before[1]), last)
     if second in found and second:
         return _in_command(found[second], before[2:], last, connect)

@@ -159,7 +159,6 @@ def test_nothing_in_a_job_ends_a_line(daemon: DaemonProcess) -> None:
         ("queuectl enqueue 'a b", ["queuectl", "enqueue", "a b"]),
         ('queuectl enqueue "a b" ', ["queuectl", "enqueue", "a b", ""]),
         ("queuectl show a\\ ", ["queuectl", "show", "a "]),
-        ("queuectl show a\\", ["queuectl", "show", "a\\"]),
         ("", [""]),
     ],
 )

@@ -20,7 +20,7 @@ from queuectl.settings import SETTINGS
 def pages() -> dict[str, str]:
     from manpages import pages
 
-    return pages("1.2.3", date(2030, 1, 31))
+    return pages("1.2.3", date(2020, 1, 31))
 
 
 @pytest.fixture(scope="module")
