@@ -6,6 +6,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from queuectl.views import SettingValue
+
 
 class Event(Struct, frozen=True, gc=False):
     """
@@ -21,6 +23,16 @@ class DaemonBegan(Event, frozen=True):
     epoch: int
     version: str
     cpu_count: int
+
+
+class Configured(Event, frozen=True):
+    """
+    Files, environment or options give settings values: at the start, before DaemonBegan, and at
+    each reload. All of them each time. `sources` has for each key where its value comes from.
+    """
+
+    values: dict[str, SettingValue]
+    sources: dict[str, str]
 
 
 class Requested(Event, frozen=True):

@@ -118,8 +118,8 @@ class Connection:
 
 class Server:
     """
-    Listens on a Unix socket. `handle(client, request)` is called for each request, `gone(client)`
-    when a connection ended.
+    Listens on a Unix socket, at *path* or as it was passed. `handle(client, request)` is called for
+    each request, `gone(client)` when a connection ended.
     """
 
     def __init__(
@@ -128,6 +128,7 @@ class Server:
         epoll: select.epoll,
         handlers: dict[int, Callable[[int], None]],
         welcome: Callable[[], Welcome],
+        listening: socket.socket | None = None,
     ) -> None:
         self.path = path
         self.handle: Callable[[int, Any], None] = lambda client, request: None
@@ -141,8 +142,12 @@ class Server:
         self._next_client = 1
         #: When to accept connections again; None while they are accepted.
         self._accept_at: int | None = None
-        self._socket = listen(path)
-        self._inode = os.stat(path).st_ino
+        #: The inode of the socket's file, if we made it: one that was passed is not ours to remove.
+        self._inode: int | None = None
+        if listening is None:
+            listening = listen(path)
+            self._inode = os.stat(path).st_ino
+        self._socket = listening
         self._watch(self._socket.fileno(), select.EPOLLIN, self._accept)
 
     # --- for the daemon ---------------------------------------------------------------------
@@ -223,7 +228,7 @@ class Server:
             self._unwatch(self._socket.fileno())
         self._accept_at = None
         try:
-            if os.stat(self.path).st_ino == self._inode:
+            if self._inode is not None and os.stat(self.path).st_ino == self._inode:
                 os.unlink(self.path)
         except FileNotFoundError:
             pass
