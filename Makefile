@@ -26,6 +26,7 @@ bench: $(VENV)/installed
 	$(BIN)/python bench/run.py
 
 packages: $(VENV)/installed
+	./packaging/apt-need gcc libc6-dev
 	$(BIN)/python packaging/build.py
 
 man: $(VENV)/installed

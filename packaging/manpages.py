@@ -14,12 +14,13 @@ from pathlib import Path
 from roff import Page
 
 from queuectl.cli import ALIASES, MODULES, load
-from queuectl.commands.config import format_setting
 from queuectl.commands.guide import usage
 from queuectl.options import Command, Option
 from queuectl.session import GLOBAL_OPTIONS
+from queuectl.setting_text import format_setting
 from queuectl.settings import SETTINGS, Setting
-from queuectld.main import parser as daemon_parser
+from queuectld.configuration import OWN
+from queuectld.options import parser as daemon_parser
 from queuectld.runner import main as runner_main
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -124,6 +125,9 @@ class Writer:
         for heading in ("The daemon", "Durability", "Sockets", "State directory", "Output"):
             page.section("Operation" if heading == "The daemon" else heading)
             page.markdown_body(without_options(section_of(text, heading)))
+        text = (DOCS / "systemd.md").read_text()
+        page.section("Service units and running jobs")
+        page.markdown_body(section_of(text, "What happens to running jobs"))
         see(page, ["queuectl(1)", "queuectl-runner(8)", "queuectld.toml(5)"])
         return page
 
@@ -155,20 +159,11 @@ class Writer:
         page.paragraph("/etc/queuectl/queuectld.toml, /etc/queuectl/conf.d/*.toml")
         page.paragraph("~/.config/queuectl/queuectld.toml")
         page.section("Description")
-        page.paragraph(
-            "The files hold keys and values of TOML: **max_retries = 5**, **job_timeout = "
-            '"15m"**. Later sources win: queuectld.toml, conf.d in the order of names, the '
-            "environment (**QUEUECTL_MAX_RETRIES**), options of queuectld(8). What **queuectl "
-            "config set** stored wins over them all, for the keys that it can set; **queuectl "
-            "config list** says where each value comes from."
-        )
-        page.paragraph(
-            "A key that is not known or a value that breaks its rule stops the start of the "
-            "daemon; **queuectld --check-config** tells without a start."
-        )
+        page.markdown_body(section_of((DOCS / "configuration.md").read_text(), "Files"))
         page.section("Keys")
         for setting in SETTINGS.values():
             page.item(f"**{setting.key}**", describe_setting(setting))
+        write_own_keys(page)
         see(page, ["queuectld(8)", "queuectl-config(1)"])
         return page
 
@@ -238,6 +233,17 @@ def describe_setting(setting: Setting) -> str:
     """
     default = format_setting(setting.key, setting.default)
     return f"A {setting.kind}: {setting.help}. Default: {default}."
+
+
+def write_own_keys(page: Page) -> None:
+    """
+    Write the daemon's own keys, which only files, environment and options give.
+    """
+    for own in OWN.values():
+        choices = f" ({', '.join(own.choices)})" if own.choices else ""
+        default = f" Default: {own.default}." if own.default else ""
+        when = "" if own.live else " A change needs a restart."
+        page.item(f"**{own.key}**", f"A {own.kind}: {own.help}{choices}.{default}{when}")
 
 
 def see(page: Page, names: list[str]) -> None:

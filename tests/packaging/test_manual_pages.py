@@ -14,6 +14,7 @@ from queuectl.cli import MODULES
 from queuectl.commands.guide import all_commands
 from queuectl.session import GLOBAL_OPTIONS
 from queuectl.settings import SETTINGS
+from queuectld.configuration import OWN
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_options_and_settings_are_all_there(folder: Path) -> None:
         for option in (*command.options, *GLOBAL_OPTIONS):
             assert f"--{option.name}" in text, (command.name, option.name)
     text = shown(folder / "queuectld.toml.5", 200)
-    assert not [key for key in SETTINGS if key not in text]
+    assert not [key for key in (*SETTINGS, *OWN) if key not in text]
 
 
 def test_whatis_finds_them(folder: Path) -> None:

@@ -74,7 +74,7 @@ def test_files_are_roots_and_may_be_read(packages: Packages) -> None:
     """
     need("dpkg-deb")
     for name, each in deb_members(packages.deb).items():
-        program = name in PROGRAMS or name == f"{LIBRARY}python"
+        program = name in (*PROGRAMS, f"{LIBRARY}python", f"{LIBRARY}executor")
         mode = 0o755 if program or each.isdir() else 0o644
         assert (0, 0, mode) == (each.uid, each.gid, each.mode & 0o7777), name
 
@@ -106,7 +106,8 @@ def test_contents(packages: Packages) -> None:
     names = {name for name, each in deb_members(packages.deb).items() if each.isfile()}
     inside = {name.removeprefix(LIBRARY) for name in names if name.startswith(LIBRARY)}
     expected = {"queuectl", "queuectld", "msgspec", "rich", "structlog", "launch.py", "python"}
-    assert expected == {name.partition("/")[0] for name in inside}
+    compiled = {path.stem for path in (ROOT / "queuectld/runner").glob("*.c")}
+    assert expected | compiled == {name.partition("/")[0] for name in inside}
     modules = [re.findall(r"\.cpython-(\d+)-", name) for name in inside if name.endswith(".so")]
     assert [["311"], ["312"], ["313"], ["314"]] == sorted(modules)
     assert not [name for name in names if name.endswith((".pyc", ".pyi")) or "/tests/" in name]
