@@ -1,5 +1,6 @@
 # make demo   install into .venv, start a throw-away daemon, run real jobs, show what they did
 # make test   install what the tests need, check style and types, run every test
+# make packages   a deb and an RPM in dist/      make man   the manual pages in build/man
 # make check  style and types only        make bench  figures, as ratios        make clean
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find queuectl queuectld -name '*.py')
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench packages man clean
 
 demo: $(VENV)/installed
 	./packaging/apt-need gcc libc6-dev
@@ -23,6 +24,13 @@ check: $(VENV)/dev
 
 bench: $(VENV)/installed
 	$(BIN)/python bench/run.py
+
+packages: $(VENV)/installed
+	./packaging/apt-need gcc libc6-dev
+	$(BIN)/python packaging/build.py
+
+man: $(VENV)/installed
+	$(BIN)/python packaging/build.py --man build/man
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
