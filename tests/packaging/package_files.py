@@ -26,12 +26,14 @@ class Packages(NamedTuple):
     rpm: Path
 
 
-def build(environment: dict[str, str] | None = None, umask: int = 0o022) -> Packages:
+def build(
+    environment: dict[str, str] | None = None, *, umask: int = 0o022, tree: Path = ROOT
+) -> Packages:
     """
-    Build both, as `make packages` does.
+    Build both, as `make packages` does, from the sources in *tree*.
     """
     done = subprocess.run(
-        [sys.executable, ROOT / "packaging/build.py"],
+        [sys.executable, tree / "packaging/build.py"],
         env={**os.environ, **(environment or {})},
         umask=umask,
         capture_output=True,
@@ -41,8 +43,8 @@ def build(environment: dict[str, str] | None = None, umask: int = 0o022) -> Pack
     if done.returncode and "'pip', 'download'" in done.stderr:
         pytest.skip(f"what the packages bring cannot be downloaded: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr
-    (deb,) = (ROOT / "dist").glob("*.deb")
-    (rpm,) = (ROOT / "dist").glob("*.rpm")
+    (deb,) = (tree / "dist").glob("*.deb")
+    (rpm,) = (tree / "dist").glob("*.rpm")
     return Packages(deb, rpm)
 
 
