@@ -369,7 +369,11 @@ class RunnerLink:
         reason = os.strerror(message.errno) if message.errno else messages.STAGES[message.stage]
         passing = message.errno in PASSING_ERRNOS or message.stage == messages.STOPPING
         exit_code = None
-        if effect is not None and message.stage == messages.CWD:
+        if message.stage in (messages.ACCOUNT, messages.POLICY):
+            reason = message.explain("")
+        elif message.stage == messages.SWITCH:
+            reason = f"cannot become its account: {reason}"
+        elif effect is not None and message.stage == messages.CWD:
             reason = f"cannot enter {effect.cwd}: {reason}"
         elif effect is not None and message.stage == messages.EXEC:
             program = "the script" if effect.script else effect.argv[0]

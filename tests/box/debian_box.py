@@ -51,7 +51,7 @@ def unavailable() -> str | None:
     """
     if os.geteuid() != 0:
         return "booting a box needs root"
-    for program in ("mmdebstrap", "systemd-nspawn", "nsenter"):
+    for program in ("mmdebstrap", "systemd-nspawn", "nsenter", "cc"):
         if shutil.which(program) is None:
             return f"booting a box needs {program}"
     return None

@@ -56,6 +56,9 @@ def install(box: Box, suite: str = "bookworm") -> None:
         box.push(unit, f"/usr/lib/systemd/system/{unit.name}")
     for unit in (ROOT / "systemd/user").iterdir():
         box.push(unit, f"/usr/lib/systemd/user/{unit.name}")
+    write(box, "/etc/queuectl/runner.toml", (ROOT / "packaging/etc/runner.toml").read_text())
+    source, program = ROOT / "queuectld/runner/executor.c", box.path(f"{LIBRARY}/executor")
+    subprocess.run(["cc", "-static", "-O2", "-o", program, source], check=True)
     box.push(ROOT / "systemd/sysusers.conf", "/usr/lib/sysusers.d/queuectl.conf")
     box.push(ROOT / "systemd/tmpfiles.conf", "/usr/lib/tmpfiles.d/queuectl.conf")
     box.push(ROOT / "systemd/queuectl.catalog", "/usr/lib/systemd/catalog/queuectl.catalog")

@@ -13,6 +13,7 @@ DAEMON, RUNNER, SOCKET = "queuectld.service", "queuectl-runner.service", "queuec
 #: Until jobs run as who submitted them, the runner has the daemon's own account in these tests.
 OWN_ACCOUNT = """[Service]
 User=queuectl
+RuntimeDirectoryMode=0700
 ExecStart=
 ExecStart=/usr/bin/queuectl-runner --stay --dir /run/queuectl-runner
 """

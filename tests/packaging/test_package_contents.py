@@ -16,6 +16,7 @@ from package_files import (
     deb_fields,
     deb_members,
     need,
+    output,
     rpm_query,
 )
 
@@ -117,6 +118,39 @@ def test_contents(packages: Packages) -> None:
     assert {"/usr/lib/sysusers.d/queuectl.conf", "/usr/lib/tmpfiles.d/queuectl.conf"} <= names
     assert {f"/usr/share/man/man1/queuectl-{name}.1.gz" for name in MODULES} <= names
     assert {*PROGRAMS, *CONFFILES} <= names
+
+
+def test_what_the_runners_unit_names_is_there(packages: Packages) -> None:
+    """
+    The runner refuses to start without its policy and its executor, or when others can write them.
+    """
+    need("dpkg-deb")
+    unit = (ROOT / "systemd/queuectl-runner.service").read_text()
+    (line,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
+    program, *options = line.split()
+    policy, executor = (options[options.index(o) + 1] for o in ("--policy", "--executor"))
+    assert policy in CONFFILES
+    members = deb_members(packages.deb)
+    for name in (program, policy, executor, *map(str, Path(executor).parents)):
+        each = members.get(name)
+        if each is not None:
+            assert (0, 0, 0) == (each.uid, each.gid, each.mode & 0o022), name
+    assert {program, policy, executor} <= members.keys()
+
+
+def test_the_executor_is_static(packages: Packages, tmp_path: Path) -> None:
+    """
+    It is started as root for each job: no library and no loader takes part, and there is nothing
+    that a machine of another age could lack.
+    """
+    need("dpkg-deb", "readelf")
+    output("dpkg-deb", "--extract", packages.deb, tmp_path)
+    program = tmp_path / f"{LIBRARY}executor".lstrip("/")
+    told = output("readelf", "--wide", "--program-headers", "--dynamic", program)
+    assert "DYN" in told
+    assert "GNU_RELRO" in told
+    assert "INTERP" not in told
+    assert "(NEEDED)" not in told
 
 
 def test_deb_control(packages: Packages) -> None:

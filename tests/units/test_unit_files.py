@@ -68,6 +68,20 @@ def test_jobs_are_not_the_units() -> None:
     assert ["yes"] == values("queuectl-runner.service", "RuntimeDirectoryPreserve")
 
 
+def test_the_daemon_alone_reaches_the_runner() -> None:
+    """
+    Systemd makes the runner's directory what the runner with --daemon-user makes it: at no moment
+    between two runners is the daemon kept out, and at none is anybody else let in.
+    """
+    [command] = values("queuectl-runner.service", "ExecStart")
+    [account] = values("queuectld.service", "User")
+    assert f" --daemon-user {account} " in command
+    assert f"u {account} " in (ROOT / "systemd/sysusers.conf").read_text()
+    assert [account] == values("queuectl-runner.service", "Group")
+    assert ["0710"] == values("queuectl-runner.service", "RuntimeDirectoryMode")
+    assert [] == values("queuectl-runner.service", "User")
+
+
 def test_the_runner_is_where_the_daemon_looks() -> None:
     """
     Both units of a pair name one directory, and the socket is where clients look.
