@@ -1,5 +1,6 @@
 # make demo   install into .venv, start a throw-away daemon, run real jobs, show what they did
 # make test   install what the tests need, check style and types, run every test
+# make packages   a deb and an RPM in dist/      make man   the manual pages in build/man
 # make check  style and types only        make bench  figures, as ratios        make clean
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find queuectl queuectld -name '*.py')
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench packages man clean
 
 demo: $(VENV)/installed
 	./packaging/apt-need gcc libc6-dev
@@ -24,6 +25,13 @@ check: $(VENV)/dev
 bench: $(VENV)/installed
 	$(BIN)/python bench/run.py
 
+packages: $(VENV)/installed
+	./packaging/apt-need gcc libc6-dev
+	$(BIN)/python packaging/build.py
+
+man: $(VENV)/installed
+	$(BIN)/python packaging/build.py --man build/man
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "queuectl needs Python 3.11 or newer; say which with: make PYTHON=python3.11 …" >&2; exit 1; }
@@ -37,7 +45,7 @@ $(VENV)/installed: $(BIN)/python $(SOURCES)
 
 # Tests run the installed copy as well, so each change of the sources installs it again.
 $(VENV)/dev: $(BIN)/python $(SOURCES)
-	./packaging/apt-need gcc strace tmux
+	./packaging/apt-need gcc libc6-dev strace tmux python3-systemd mmdebstrap systemd-container
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[dev]'
 	touch $@ $(VENV)/installed
 

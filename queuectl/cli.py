@@ -46,6 +46,8 @@ MODULES = {
     "queue": "queues",
     "config": "config",
     "daemon": "daemon",
+    "doctor": "doctor",
+    "completion": "completion",
     "journal": "journal",
     "version": "version",
     "help": "guide",

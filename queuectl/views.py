@@ -150,7 +150,8 @@ class WorkerView(Struct, frozen=True, kw_only=True):
 
 class SettingView(Struct, frozen=True, kw_only=True):
     """
-    A setting. `source` is "default" or "set".
+    A setting. `source` is "default", "file PATH", "environment NAME", "option NAME" or "set".
+    `default` is what it is without any of those.
     """
 
     key: str

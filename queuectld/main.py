@@ -4,7 +4,7 @@ queuectld: take the state directory, recover, listen, serve.
 Exit codes: 0 stopped as told; 2 usage; 65 the journal is damaged or from a newer release; 71 the
 system refused something; 74 the disk failed, nothing unconfirmed was acknowledged; 75 another
 daemon has the state directory or the socket; 77 the state directory is not its owner's alone; 78
-assertions are switched off.
+the configuration is wrong, or assertions are switched off.
 """
 
 import argparse
@@ -15,15 +15,17 @@ import shutil
 import signal
 import sys
 import tempfile
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import structlog
 
 from queuectl import __version__
-from queuectl.discovery import make_private, runtime_dir, state_dir, user_socket
+from queuectl.discovery import SYSTEM_SOCKET, make_private, runtime_dir, state_dir, user_socket
 from queuectl.errors import QueuectlError
 from queuectl.protocol import PROTOCOL_VERSION, Welcome
-from queuectld.core.events import DaemonBegan
+from queuectld.configuration import Configuration, ConfigurationError
+from queuectld.core.events import Configured, DaemonBegan
 from queuectld.core.queue import Queue
 from queuectld.core.records import load
 from queuectld.journal.errors import (
@@ -34,18 +36,24 @@ from queuectld.journal.errors import (
     JournalTooNew,
     JournalUnsafe,
 )
-from queuectld.journal.journal import Journal
-from queuectld.runtime.clock import Clock, wall_ms
+from queuectld.journal.journal import Durability, Journal
+from queuectld.options import SYSTEM_RUNNER_DIR, SYSTEM_STATE_DIR, configuration, parser
+from queuectld.reload import Reloader
+from queuectld.runtime.clock import Clock, boot_ms, wall_ms
 from queuectld.runtime.daemon import Daemon
-from queuectld.runtime.log import configure
+from queuectld.runtime.job_log import JobLog
+from queuectld.runtime.log import Log
+from queuectld.runtime.peers import identify
 from queuectld.runtime.runner_link import RunnerLink
 from queuectld.runtime.server import Server
+from queuectld.runtime.systemd import ServiceManager, SystemdUnusable, from_environment
 
 EXIT_CORRUPT = 65
 EXIT_SYSTEM = 71
 EXIT_STORAGE = 74
 EXIT_LOCKED = 75
 EXIT_DENIED = 77
+EXIT_CONFIGURATION = 78
 EXIT_OPTIMIZED = 78
 
 # Objects made before the collector looks for cycles among them. There are next to none: requests,
@@ -55,6 +63,8 @@ COLLECT_OBJECTS = 50_000
 # How long a thread may be kept from the interpreter. The writer needs it for some microseconds
 # before and after each system call; at Python's 5 ms a busy loop would keep the disk waiting.
 SWITCH_S = 0.0005
+# Records between two looks at the clock during recovery.
+RECORDS_PER_LOOK = 4_096
 
 _JOURNAL_EXITS: dict[type[JournalError], int] = {
     JournalLocked: EXIT_LOCKED,
@@ -64,41 +74,46 @@ _JOURNAL_EXITS: dict[type[JournalError], int] = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
+class Setup(NamedTuple):
     """
-    Return the command line of the daemon.
+    What the daemon is started with.
     """
-    each = argparse.ArgumentParser(
-        prog="queuectld",
-        description="The queue's daemon. Runs in the foreground until SIGTERM; jobs go on then.",
-        allow_abbrev=False,
-    )
-    each.add_argument(
-        "--state-dir",
-        metavar="DIR",
-        help="where jobs, output and journal are kept "
-        "(default: $QUEUECTL_STATE_DIR, else $XDG_STATE_HOME/queuectl)",
-    )
-    each.add_argument(
-        "--socket",
-        metavar="PATH",
-        help="where to listen (default: $QUEUECTL_SOCKET, else $XDG_RUNTIME_DIR/queuectl/…)",
-    )
-    each.add_argument(
-        "--ephemeral",
-        action="store_true",
-        help="keep the state in a folder that goes with the daemon, and its jobs too",
-    )
-    each.add_argument(
-        "--durability",
-        choices=("always", "interval", "off"),
-        default="always",
-        help="always: on disk before it is confirmed; interval: within 50 ms; off: when the "
-        "kernel likes (default: always)",
-    )
-    each.add_argument("--ready-fd", type=int, metavar="FD", help="say `ready` here when listening")
-    each.add_argument("--version", action="version", version=f"queuectld {__version__}")
-    return each
+
+    options: argparse.Namespace
+    configuration: Configuration
+    manager: ServiceManager
+    log_config: Log
+    log: Any
+    ephemeral_dir: str | None = None
+
+    @property
+    def state_dir(self) -> str:
+        """
+        Where the state is.
+        """
+        if self.ephemeral_dir is not None:
+            return self.ephemeral_dir
+        own = SYSTEM_STATE_DIR if self.options.system else None
+        return self.configuration.path("state_dir") or own or os.path.abspath(state_dir())
+
+    @property
+    def runner_dir(self) -> str | None:
+        """
+        Where a runner is that somebody else starts; None: the daemon starts its own.
+        """
+        own = SYSTEM_RUNNER_DIR if self.options.system else None
+        return self.configuration.path("runner_dir") or own
+
+    @property
+    def socket_path(self) -> str:
+        """
+        Where to listen, or where systemd listens for us.
+        """
+        passed = self.manager.listening
+        if passed is not None:
+            return str(passed.getsockname())
+        own = SYSTEM_SOCKET if self.options.system else None
+        return self.configuration.path("socket") or own or os.path.abspath(user_socket())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -112,22 +127,34 @@ def main(argv: list[str] | None = None) -> int:
         )
         return EXIT_OPTIMIZED
     options = parser().parse_args(argv)
-    if options.ephemeral and options.state_dir:
-        parser().error("--ephemeral makes a state directory of its own: leave out --state-dir")
+    if options.ephemeral and (options.state_dir or options.system):
+        parser().error(
+            "--ephemeral makes a state directory of its own: leave out --state-dir and --system"
+        )
+    if options.check_config:
+        return check_configuration(options)
     os.umask(0o077)
     gc.set_threshold(COLLECT_OBJECTS)
     sys.setswitchinterval(SWITCH_S)
-    configure()
+    log_config = Log()
+    log_config.configure()
     log = structlog.get_logger()
     ready = Ready(options.ready_fd)
-    ephemeral_dir = None
+    try:
+        # Started by a program that waits on a pipe, it is no service, whatever that program is.
+        manager = ServiceManager() if options.ready_fd else from_environment(os.environ)
+        setup = Setup(options, configuration(options, os.environ), manager, log_config, log)
+    except SystemdUnusable as error:
+        return ready.give_up(str(error), EXIT_SYSTEM, log)
+    except ConfigurationError as error:
+        return ready.give_up(str(error), EXIT_CONFIGURATION, log)
+    log_config.set_level(setup.configuration.choice("log_level"))
     try:
         if options.ephemeral:
             make_private(runtime_dir())
-            ephemeral_dir = tempfile.mkdtemp(prefix="ephemeral-", dir=runtime_dir())
-        directory = ephemeral_dir or os.path.abspath(options.state_dir or state_dir())
-        socket_path = options.socket or os.environ.get("QUEUECTL_SOCKET") or user_socket()
-        return serve(directory, os.path.abspath(socket_path), options, ready, log)
+            directory = tempfile.mkdtemp(prefix="ephemeral-", dir=runtime_dir())
+            setup = setup._replace(ephemeral_dir=directory)
+        return serve(setup, ready)
     except JournalError as error:
         locked = "locked: " if isinstance(error, JournalLocked) else ""
         code = _JOURNAL_EXITS.get(type(error), EXIT_STORAGE)
@@ -139,22 +166,116 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         return ready.give_up(str(error), EXIT_SYSTEM, log)
     finally:
-        if ephemeral_dir is not None:
-            shutil.rmtree(ephemeral_dir, ignore_errors=True)
+        if setup.ephemeral_dir is not None:
+            shutil.rmtree(setup.ephemeral_dir, ignore_errors=True)
 
 
-def serve(
-    directory: str, socket_path: str, options: argparse.Namespace, ready: "Ready", log: Any
-) -> int:
+def check_configuration(options: argparse.Namespace) -> int:
     """
-    Recover the state in *directory*, listen at *socket_path*, serve until told to stop.
+    Say what the configuration is, or each of its faults.
     """
+    try:
+        found = configuration(options, os.environ)
+    except ConfigurationError as error:
+        for fault in error.faults:
+            sys.stderr.write(f"queuectld: {fault}\n")
+        return EXIT_CONFIGURATION
+    for line in found.lines():
+        sys.stdout.write(f"{line}\n")
+    return 0
+
+
+def serve(setup: Setup, ready: "Ready") -> int:
+    """
+    Recover the state, listen, serve until told to stop.
+    """
+    options, manager, log = setup.options, setup.manager, setup.log
+    directory, socket_path = setup.state_dir, setup.socket_path
+    durability = cast("Durability", setup.configuration.choice("durability"))
     make_private(directory)
-    queue = Queue(random=random.SystemRandom().random, durable=options.durability == "always")
+    queue = Queue(random=random.SystemRandom().random, durable=durability == "always")
     journal = Journal(
-        f"{directory}/journal", now=wall_ms, version=__version__, durability=options.durability
+        f"{directory}/journal", now=wall_ms, version=__version__, durability=durability
     )
-    recovered = journal.open(lambda record: queue.apply(load(record.kind, record.body)))
+    recover(queue, journal, manager, log)
+    clock = Clock()
+    clock.start_no_earlier_than(queue.state.latest_at)
+    daemon = Daemon(
+        queue=queue,
+        journal=journal,
+        clock=clock,
+        state_dir=directory,
+        mode="system" if options.system else "user",
+        version=__version__,
+        log=log,
+        manager=manager,
+        job_log=JobLog(log, sums=setup.log_config.in_journal),
+        throw_away=options.ephemeral,
+    )
+    watch_signals(daemon, Reloader(daemon, options, setup.configuration, setup.log_config))
+    daemon.event(Configured(*setup.configuration.settings()))
+    daemon.event(DaemonBegan(journal.epoch, __version__, len(os.sched_getaffinity(0))))
+    daemon.runner = RunnerLink(
+        setup.runner_dir or f"{directory}/runner",
+        epoch=journal.epoch,
+        version=__version__,
+        epoll=daemon.epoll,
+        handlers=daemon.handlers,
+        event=daemon.event,
+        output=daemon.output,
+        log=log,
+        starts=setup.runner_dir is None,
+    )
+    welcome = Welcome(
+        protocol=PROTOCOL_VERSION, version=__version__, pid=os.getpid(), epoch=journal.epoch
+    )
+    parent = os.path.dirname(socket_path)
+    if not options.system and manager.listening is None and not os.path.isdir(parent):
+        make_private(parent)
+    # The machine's is for the group of the account that the daemon runs under.
+    mode = 0o660 if options.system else 0o600
+    server = Server(
+        socket_path,
+        daemon.epoll,
+        daemon.handlers,
+        lambda: welcome,
+        manager.listening,
+        mode,
+        partial(identify, system=options.system),
+    )
+    daemon.listen(server)
+    log.info("listening", socket=socket_path, pid=os.getpid(), state_dir=directory)
+    daemon.when_ready(lambda: tell_ready(ready, manager))
+    try:
+        daemon.run()
+    except JournalFailed as error:
+        log.critical("storage_failed", error=str(error))
+        return EXIT_STORAGE
+    return 0
+
+
+def tell_ready(ready: "Ready", manager: ServiceManager) -> None:
+    """
+    Say to whoever started the daemon that clients are served.
+    """
+    ready.tell()
+    manager.ready()
+
+
+def recover(queue: Queue, journal: Journal, manager: ServiceManager, log: Any) -> None:
+    """
+    Bring the queue to where the journal ends.
+    """
+    count = 0
+
+    def apply(record: Any) -> None:
+        nonlocal count
+        queue.apply(load(record.kind, record.body))
+        count += 1
+        if count % RECORDS_PER_LOOK == 0:
+            manager.recovering(count, boot_ms())
+
+    recovered = journal.open(apply)
     log.info(
         "recovered",
         records=recovered.record_count,
@@ -164,51 +285,11 @@ def serve(
         clean=recovered.clean,
         notes=list(recovered.notes),
     )
-    clock = Clock()
-    clock.start_no_earlier_than(queue.state.latest_at)
-    daemon = Daemon(
-        queue=queue,
-        journal=journal,
-        clock=clock,
-        state_dir=directory,
-        mode="user",
-        version=__version__,
-        log=log,
-        throw_away=options.ephemeral,
-    )
-    watch_signals(daemon)
-    daemon.event(DaemonBegan(journal.epoch, __version__, len(os.sched_getaffinity(0))))
-    daemon.runner = RunnerLink(
-        f"{directory}/runner",
-        epoch=journal.epoch,
-        version=__version__,
-        epoll=daemon.epoll,
-        handlers=daemon.handlers,
-        event=daemon.event,
-        output=daemon.output,
-        log=log,
-    )
-    welcome = Welcome(
-        protocol=PROTOCOL_VERSION, version=__version__, pid=os.getpid(), epoch=journal.epoch
-    )
-    parent = os.path.dirname(socket_path)
-    if not os.path.isdir(parent):
-        make_private(parent)
-    server = Server(socket_path, daemon.epoll, daemon.handlers, lambda: welcome)
-    daemon.listen(server)
-    log.info("listening", socket=socket_path, pid=os.getpid(), state_dir=directory)
-    daemon.when_ready(ready.tell)
-    try:
-        daemon.run()
-    except JournalFailed as error:
-        log.critical("storage_failed", error=str(error))
-        return EXIT_STORAGE
-    return 0
 
 
-def watch_signals(daemon: Daemon) -> None:
+def watch_signals(daemon: Daemon, reloader: Reloader) -> None:
     """
-    Have SIGTERM and SIGINT stop the loop.
+    Have SIGTERM and SIGINT stop the loop, SIGHUP reload the configuration.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -218,13 +299,13 @@ def watch_signals(daemon: Daemon) -> None:
             if signo in (signal.SIGTERM, signal.SIGINT):
                 daemon.log.info("stopping", signal=signal.Signals(signo).name)
                 daemon.stop()
+            elif signo == signal.SIGHUP:
+                reloader.reload()
 
     daemon.watch(reader, told)
-    for signo in (signal.SIGTERM, signal.SIGINT):
+    for signo in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # The number reaches the loop through the pipe; the handler only has to exist.
         signal.signal(signo, lambda _signo, _frame: None)
-    # The terminal it was started from may go; a service manager reloads by other means.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 class Ready:

@@ -24,7 +24,6 @@ from queuectl.autostart import LOG_NAME
 from queuectl.cli import ALIASES, find_command
 from queuectl.commands import daemon as daemon_commands
 from queuectl.commands import status as status_command
-from queuectl.commands.config import parse_setting
 from queuectl.commands.guide import all_commands, usage
 from queuectl.commands.jobs import _TERMINAL_LIMIT
 from queuectl.environment import ALLOWED, ALLOWED_PREFIX
@@ -32,6 +31,7 @@ from queuectl.errors import EXIT_BUG, EXIT_CODES, EXIT_DONE, EXIT_NOTHING
 from queuectl.framing import FRAME_BYTES_MAX
 from queuectl.options import Command, Option, parse
 from queuectl.session import GLOBAL_OPTIONS
+from queuectl.setting_text import parse_setting
 from queuectl.settings import SETTINGS, Setting
 from queuectld import main as daemon_main
 from queuectld.core.queue import START_AGAIN_MS

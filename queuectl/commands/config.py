@@ -3,15 +3,14 @@
 """
 
 from queuectl.documents import encode_json, setting_document, setting_value
-from queuectl.durations import format_duration, parse_duration
 from queuectl.errors import EXIT_DONE, UsageError, suggestion
 from queuectl.options import Arguments, Command
 from queuectl.protocol import Config, GetConfig, SetConfig
 from queuectl.session import Session
-from queuectl.settings import SETTINGS, Setting, canonical, check
-from queuectl.sizes import format_size, parse_size
+from queuectl.setting_text import format_setting, parse_setting
+from queuectl.settings import SETTINGS, canonical
 from queuectl.tables import print_table
-from queuectl.views import SettingValue, SettingView
+from queuectl.views import SettingView
 
 
 def list_settings(session: Session, _arguments: Arguments) -> int:
@@ -48,7 +47,10 @@ def change(session: Session, arguments: Arguments) -> int:
     Change a setting and print its new value.
     """
     key = _key(arguments.operands[0])
-    value = parse_setting(SETTINGS[key], arguments.operands[1])
+    try:
+        value = parse_setting(SETTINGS[key], arguments.operands[1])
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     return _set(session, SetConfig(key=key, value=value))
 
 
@@ -57,62 +59,6 @@ def unset(session: Session, arguments: Arguments) -> int:
     Give a setting its default again and print that.
     """
     return _set(session, SetConfig(key=_key(arguments.operands[0]), unset=True))
-
-
-def parse_setting(setting: Setting, text: str) -> SettingValue:
-    """
-    Return the value of *setting* that *text* means. Raises UsageError.
-    """
-    text = text.strip()
-    value: SettingValue
-    if setting.optional and text.lower() == "none":
-        return None
-    try:
-        if setting.kind == "span":
-            value = parse_duration(text)
-        elif setting.kind == "size":
-            value = parse_size(text)
-        elif setting.kind == "choice":
-            value = text
-        else:
-            value = _number(text, whole=setting.kind == "count")
-    except ValueError as error:
-        none = ", or none" if setting.optional else ""
-        raise UsageError(f"{setting.key}: {error}{none}; got {text!a}") from error
-    rule = check(setting.key, value)
-    if rule is not None:
-        if setting.kind in ("span", "size"):
-            least, most = (format_setting(setting.key, int(each)) for each in _limits(setting))
-            rule = f"must be between {least} and {most}"
-        raise UsageError(f"{setting.key}: {rule}; got {text!a}")
-    return value
-
-
-def format_setting(key: str, value: SettingValue) -> str:
-    """
-    Return a setting's value as parse_setting() reads it: `1h`, `256M`, `3`, `none`.
-    """
-    kind = SETTINGS[key].kind if key in SETTINGS else None
-    if value is None:
-        return "none"
-    if kind == "span" and isinstance(value, int):
-        return format_duration(value)
-    if kind == "size" and isinstance(value, int):
-        return format_size(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _limits(setting: Setting) -> tuple[float, float]:
-    return setting.minimum, setting.maximum
-
-
-def _number(text: str, *, whole: bool) -> int | float:
-    try:
-        if whole or text.lstrip("+-").isdigit():
-            return int(text)
-        return float(text)
-    except ValueError:
-        raise ValueError("must be a whole number" if whole else "must be a number") from None
 
 
 def _key(text: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from queuectl.views import SettingValue
 from queuectld.core.peer import EVERYBODY, Peer
 
 
@@ -23,6 +24,16 @@ class DaemonBegan(Event, frozen=True):
     epoch: int
     version: str
     cpu_count: int
+
+
+class Configured(Event, frozen=True):
+    """
+    Files, environment or options give settings values: at the start, before DaemonBegan, and at
+    each reload. All of them each time. `sources` has for each key where its value comes from.
+    """
+
+    values: dict[str, SettingValue]
+    sources: dict[str, str]
 
 
 class Requested(Event, frozen=True):

@@ -24,6 +24,7 @@ from queuectld.core.effects import AckExit, DeleteOutput, Effect, Reply, SignalR
 from queuectld.core.ending import describe_end, end_of
 from queuectld.core.events import (
     ClockStepped,
+    Configured,
     DaemonBegan,
     Event,
     Requested,
@@ -90,6 +91,7 @@ class Queue:
         self._records: list[Record] = []
         self._effects: list[Effect] = []
         self._handlers: dict[type[Event], Callable[[Any, int], None]] = {
+            Configured: self._configured,
             DaemonBegan: self._daemon_began,
             Requested: self._requested,
             RunSpawned: self._run_spawned,
@@ -362,11 +364,20 @@ class Queue:
     def _daemon_began(self, event: DaemonBegan, now: int) -> None:
         self.cpu_count, self.version = event.cpu_count, event.version
         self.record(DaemonStarted(now, event.epoch, event.version))
+        self._follow_workers_setting(now)
+        self._clock_stepped(ClockStepped(0), now)
+
+    def _configured(self, event: Configured, now: int) -> None:
+        self.state.configured = dict(event.values)
+        self.state.configured_by = dict(event.sources)
+        if self.version:  # Before DaemonBegan the number of CPUs is not known.
+            self._follow_workers_setting(now)
+
+    def _follow_workers_setting(self, now: int) -> None:
         slots = self.state.slots
         wanted = list(range(1, self.workers_setting() + 1))
         if not slots.by_hand and slots.numbers() != wanted:
             self.set_slots(wanted, now, by_hand=False)
-        self._clock_stepped(ClockStepped(0), now)
 
     def _runner_ready(self, event: RunnerReady, now: int) -> None:
         """

@@ -86,6 +86,10 @@ class State:
         self.finished = Timers()
         self.slots = Slots()
         self.settings: dict[str, SettingValue] = {}
+        #: Beneath those, what files and the like give, and from where. Not durable: given anew at
+        #: each start, and no record needs it to be applied.
+        self.configured: dict[str, SettingValue] = {}
+        self.configured_by: dict[str, str] = {}
         self.environments: dict[int, Environment] = {}
         self._env_ids: dict[bytes, int] = {}
         #: Request id -> the jobs it made. Two generations.
@@ -121,7 +125,8 @@ class State:
         """
         Return a setting's value in force.
         """
-        return self.settings.get(key, SETTINGS[key].default)
+        given = self.settings if key in self.settings else self.configured
+        return given.get(key, SETTINGS[key].default)
 
     def spec(self, job: Job) -> JobEnqueued:
         """

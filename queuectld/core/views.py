@@ -203,8 +203,10 @@ def setting_views(queue: "Queue") -> list[SettingView]:
     views = []
     for key in sorted(SETTINGS):
         default = queue.cpu_count if key == "workers" else SETTINGS[key].default
-        value = queue.state.settings.get(key, default)
-        source = "set" if key in queue.state.settings else "default"
+        value = queue.state.setting(key)
+        source = queue.state.configured_by.get(key, "default")
+        if key in queue.state.settings:
+            source = "set"
         if key == "workers" and value is None:
             value = queue.cpu_count
         views.append(SettingView(key=key, value=value, default=default, source=source))

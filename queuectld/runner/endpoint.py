@@ -14,10 +14,10 @@ SOCKET_NAME = "runner.sock"
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
-def listen(directory_fd: int) -> socket.socket:
+def listen(directory_fd: int, uid: int = -1) -> socket.socket:
     """
     Bind the socket, mode 0600, replacing one left behind; the caller holds the directory's lock.
-    Raises `OSError`.
+    It is `uid`'s to connect to, or (-1) our own. Raises `OSError`.
     """
     try:
         os.unlink(SOCKET_NAME, dir_fd=directory_fd)
@@ -28,6 +28,8 @@ def listen(directory_fd: int) -> socket.socket:
     umask = os.umask(0o177)
     try:
         listener.bind(_address(directory_fd))
+        if uid >= 0:
+            os.chown(SOCKET_NAME, uid, -1, dir_fd=directory_fd, follow_symlinks=False)
         listener.listen(8)
     except OSError:
         listener.close()
@@ -46,7 +48,8 @@ def connect(directory: str) -> socket.socket:
     killed by a process it had just made (exec lets the parent go on before it closes descriptors):
     an end of file or a reset before WELCOME means the same as a refusal.
     """
-    directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # Only to go through: the daemon of a runner that is root may not list its directory.
+    directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         connection.connect(_address(directory_fd))

@@ -7,7 +7,7 @@ An append-only file of 64-byte records, each with its own CRC:
     record    kind u8, flags u8, 2 padding, attempt u32, job u64, 44 bytes by kind, crc32 u32
     1 HEADER  magic, version, boot id, ledger epoch, highest epoch          (the first record)
     2 INTENT  at                        before the process is made
-    3 STARTED at, pid, made from, to     after
+    3 STARTED at, pid, made from, to, uid  after; flag 1: under that uid, else our own
     4 EXIT    all of messages.Exited
     5 ACK                               the attempt is forgotten
     6 EPOCH   highest epoch             (in the place of the job)
@@ -32,7 +32,7 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from queuectld.runner.messages import Exited
+from queuectld.runner.messages import UID_OWN, Exited
 
 LEDGER_NAME = "ledger"
 NEW_NAME = "ledger.new"
@@ -45,11 +45,12 @@ _MAGIC = b"queuectl"
 _HEADER, _INTENT, _STARTED, _EXIT, _ACK, _EPOCH = range(1, 7)
 _STATUS_KNOWN = 1
 _USAGE_KNOWN = 2
+_UID_KNOWN = 1
 
 _RECORD = struct.Struct("<BB2xIQ44sI")
 _BODY = struct.Struct("<BB2xIQ44s")
 _HEADER_PART = struct.Struct("<8sI16sQQ")
-_STARTED_PART = struct.Struct("<QIQQ16x")
+_STARTED_PART = struct.Struct("<QIQQI12x")
 _EXIT_PART = struct.Struct("<iQQQQQ")
 _CRC = struct.Struct("<I")
 
@@ -71,6 +72,7 @@ class Started(NamedTuple):
     pid: int
     made_from_ns: int  # it was made between these, of the clock since boot
     made_to_ns: int
+    uid: int = UID_OWN
 
 
 class Files:
@@ -163,7 +165,7 @@ class Ledger:
         """
         Remember that a process is about to be made. Raises `OSError`: then it must not be.
         """
-        record = _pack(_INTENT, job, attempt, _STARTED_PART.pack(at, 0, 0, 0))
+        record = _pack(_INTENT, job, attempt, _STARTED_PART.pack(at, 0, 0, 0, 0))
         self._flush()
         self._write(record)
         self._live[job, attempt] = record
@@ -175,7 +177,8 @@ class Ledger:
         """
         job, attempt, *fields = started
         part = _STARTED_PART.pack(*fields)
-        self._keep(job, attempt, _pack(_STARTED, job, attempt, part))
+        flags = 0 if started.uid == UID_OWN else _UID_KNOWN
+        self._keep(job, attempt, _pack(_STARTED, job, attempt, part, flags))
 
     def exit(self, exited: Exited) -> None:
         """
@@ -351,8 +354,11 @@ def _unpack_exit(record: bytes) -> Exited:
 
 
 def _unpack_started(record: bytes) -> Started:
-    _, _, attempt, job, part, _ = _RECORD.unpack(record)
-    return Started(job, attempt, *_STARTED_PART.unpack(part))
+    _, flags, attempt, job, part, _ = _RECORD.unpack(record)
+    started_at, pid, made_from_ns, made_to_ns, uid = _STARTED_PART.unpack(part)
+    if not flags & _UID_KNOWN:
+        uid = UID_OWN
+    return Started(job, attempt, started_at, pid, made_from_ns, made_to_ns, uid)
 
 
 def _is_whole(record: bytes) -> bool:

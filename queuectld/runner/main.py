@@ -1,7 +1,9 @@
 """
-queuectl-runner --dir DIR [--stay] [--program-version TEXT]
+queuectl-runner --dir DIR [--stay] [--program-version TEXT] [--policy FILE [--daemon-user NAME]
+                [--executor FILE]]
 
-Start, signal and reap processes for the queuectld that connects to DIR/runner.sock.
+Start, signal and reap processes for the queuectld that connects to DIR/runner.sock: those of the
+account that runs this, or, as root and with a policy, those of others.
 
 DIR is made with mode 0700 where it is missing, must belong to the user that runs this, and is
 closed to everyone else. It holds runner.sock and the ledger; its lock (flock on the directory)
@@ -10,31 +12,53 @@ makes sure of one runner, and a second one waits 5 s for it.
   --stay                  stay without a daemon and without runs; else the runner leaves when it
                           has neither: 10 s after it was started, 1 s after a daemon left
   --program-version TEXT  what WELCOME says about the program
+  --policy FILE           whose jobs may be started, see policy.py: TOML, in a file that, as every
+                          directory above it, only root can write
+  --daemon-user NAME      the account of queuectld, the only one but root that may connect; DIR
+                          gets its group and mode 0710, runner.sock belongs to it
+  --executor FILE         the program that executor.c becomes, in a place like that of the policy:
+                          it starts the jobs of others at the cost of our own
 
 Signals: SIGTERM and SIGINT end every run (SIGTERM, after 10 s SIGKILL), write the exits down and
-leave. SIGHUP is ignored: the runner outlives the terminal it was started from.
+leave. SIGHUP reads the policy again, and a wrong one leaves the old in place; without a policy
+nothing comes of it: the runner outlives the terminal it was started from.
 
 Exit codes: 0 left as told, or of no more use; 64 the command line is wrong; 65 the ledger was
-written by a newer version; 71 the system refused something; 75 another runner has the directory;
-77 the directory is not ours alone.
+written by a newer version; 67 there is no account NAME; 71 the system refused something; 75 another
+runner has the directory; 77 the directory is not ours alone, the policy is not root's alone or says
+what no policy does, or we may not start jobs under other accounts.
 """
 
 import fcntl
 import os
+import pwd
 import signal
 import stat
 import sys
 import time
+from typing import NamedTuple
 
+from queuectld.runner.accounts import Accounts
 from queuectld.runner.clock import now_ms
 from queuectld.runner.endpoint import SOCKET_NAME, listen
 from queuectld.runner.ledger import Ledger, LedgerError, read_boot_id
+from queuectld.runner.policy import PolicyError, open_trusted
 from queuectld.runner.runner import Runner
+from queuectld.runner.switch import held_capabilities
 
-EX_OK, EX_USAGE, EX_DATAERR, EX_OSERR, EX_TEMPFAIL, EX_NOPERM = 0, 64, 65, 71, 75, 77
+EX_OK, EX_USAGE, EX_DATAERR, EX_NOUSER, EX_OSERR, EX_TEMPFAIL, EX_NOPERM = 0, 64, 65, 67, 71, 75, 77
 
 LOCK_WAIT_S = 5.0
 _LOCK_RETRY_S = 0.05
+
+
+class Options(NamedTuple):
+    directory: str = ""  # empty: --help
+    stay: bool = False
+    program_version: str = ""
+    policy: str = ""
+    daemon_user: str = ""
+    executor: str = ""
 
 
 class ExitError(Exception):
@@ -77,43 +101,87 @@ def complain(line: str) -> None:
 def _main(arguments: list[str]) -> int:
     if not __debug__:
         raise ExitError(EX_USAGE, "assertions are off (-O): refusing to run without them")
-    directory, stay, program_version = _parse(arguments)
-    if not directory:
+    options = _parse(arguments)
+    if not options.directory:
         os.write(1, __doc__.encode())
         return EX_OK
     _open_standard_fds()
     os.umask(0o077)
-    directory_fd = _open_directory(directory)
-    _lock(directory_fd, directory)
+    accounts = _read_accounts(options) if options.policy else None
+    daemon = _find_daemon(options.daemon_user) if options.daemon_user else None
+    directory_fd = _open_directory(options.directory, daemon)
+    _lock(directory_fd, options.directory)
     os.chdir("/")
     wakeup_fd = _take_signals()
     ledger = Ledger(directory_fd, read_boot_id(), now_ms())
     if ledger.damaged:
         complain("the ledger was damaged: what it lost is reported as not known")
-    listener = listen(directory_fd)
-    Runner(listener, wakeup_fd, ledger, complain, stay, program_version).run()
+    daemon_uid = None if daemon is None else daemon.pw_uid
+    listener = listen(directory_fd, -1 if daemon_uid is None else daemon_uid)
+    Runner(
+        listener,
+        wakeup_fd,
+        ledger,
+        complain,
+        options.stay,
+        options.program_version,
+        daemon_uid,
+        accounts,
+        options.executor or None,
+    ).run()
     os.unlink(SOCKET_NAME, dir_fd=directory_fd)
     return EX_OK
 
 
-def _parse(arguments: list[str]) -> tuple[str, bool, str]:
-    directory, stay, program_version = "", False, ""
+def _parse(arguments: list[str]) -> Options:
+    options = Options()
     rest = list(arguments)
     while rest:
         option = rest.pop(0)
         if option == "--stay":
-            stay = True
+            options = options._replace(stay=True)
         elif option == "--help" and len(arguments) == 1:
-            return "", False, ""
+            return options
         elif option == "--dir" and rest and rest[0]:
-            directory = rest.pop(0)
+            options = options._replace(directory=rest.pop(0))
         elif option == "--program-version" and rest:
-            program_version = rest.pop(0)
+            options = options._replace(program_version=rest.pop(0))
+        elif option == "--policy" and rest and rest[0]:
+            options = options._replace(policy=rest.pop(0))
+        elif option == "--daemon-user" and rest and rest[0]:
+            options = options._replace(daemon_user=rest.pop(0))
+        elif option == "--executor" and rest and rest[0]:
+            options = options._replace(executor=rest.pop(0))
         else:
             raise ExitError(EX_USAGE, f"{option}: unknown, or without its value; see --help")
-    if not directory:
+    if not options.directory:
         raise ExitError(EX_USAGE, "--dir DIR is missing; see --help")
-    return directory, stay, program_version
+    if options.daemon_user and not options.policy:
+        # It would have every job run as root.
+        raise ExitError(EX_USAGE, "--daemon-user NAME needs --policy FILE; see --help")
+    if options.executor and not options.policy:
+        raise ExitError(EX_USAGE, "--executor FILE needs --policy FILE; see --help")
+    return options
+
+
+def _read_accounts(options: Options) -> Accounts:
+    if os.geteuid() != 0:
+        raise ExitError(EX_NOPERM, "--policy: only root can start jobs under other accounts")
+    if held_capabilities():
+        raise ExitError(EX_NOPERM, "we have inheritable or ambient capabilities: jobs would too")
+    try:
+        if options.executor:
+            os.close(open_trusted(options.executor))
+        return Accounts(options.policy)
+    except (PolicyError, OSError) as error:
+        raise ExitError(EX_NOPERM, str(error)) from None
+
+
+def _find_daemon(name: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        raise ExitError(EX_NOUSER, f"--daemon-user: there is no account {name}") from None
 
 
 def _open_standard_fds() -> None:
@@ -123,7 +191,7 @@ def _open_standard_fds() -> None:
     os.close(fd)
 
 
-def _open_directory(directory: str) -> int:
+def _open_directory(directory: str, daemon: pwd.struct_passwd | None) -> int:
     try:
         os.mkdir(directory, 0o700)
     except FileExistsError:
@@ -133,8 +201,16 @@ def _open_directory(directory: str) -> int:
     if found.st_uid != os.geteuid():
         raise ExitError(EX_NOPERM, f"{directory}: belongs to uid {found.st_uid}, not to us")
     mode = stat.S_IMODE(found.st_mode)
-    if mode & 0o077:
-        raise ExitError(EX_NOPERM, f"{directory}: has mode {mode:04o}; chmod it to 0700")
+    if daemon is None:
+        if mode & 0o077:
+            raise ExitError(EX_NOPERM, f"{directory}: has mode {mode:04o}; chmod it to 0700")
+        return fd
+    # The daemon goes through it to the socket, and that is all: the group may have more members,
+    # so the socket is the daemon's alone, and the directory cannot be listed.
+    if mode & 0o022:
+        raise ExitError(EX_NOPERM, f"{directory}: has mode {mode:04o}; chmod it to 0710")
+    os.fchown(fd, -1, daemon.pw_gid)
+    os.fchmod(fd, 0o710)
     return fd
 
 
@@ -154,10 +230,9 @@ def _lock(directory_fd: int, directory: str) -> None:
 def _take_signals() -> int:
     read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-    for signo in (signal.SIGTERM, signal.SIGINT):
+    for signo in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # The number reaches the loop through the pipe; the handler only has to exist.
         signal.signal(signo, lambda _signo, _frame: None)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return read_fd
 
 

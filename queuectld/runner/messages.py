@@ -10,10 +10,12 @@ is not looked at; a message of a wrong length is refused, never guessed at.
     1 HELLO   version u32, epoch u64                       First on every connection. A lower epoch
                                                            than any seen is refused by closing; any
                                                            other closes the older connection.
-    2 START   umask u32, body_len u32, body                Start this attempt. Descriptors, by
-                                                           SCM_RIGHTS: the output file, and, when
-                                                           body_len > BODY_INLINE_BYTES_MAX, a memfd
-                                                           that holds the body instead.
+    2 START   uid u32, umask u32, body_len u32, body       Start this attempt as uid, or, with
+                                                           UID_OWN, as the runner itself.
+                                                           Descriptors, by SCM_RIGHTS: the output
+                                                           file, and, when body_len >
+                                                           BODY_INLINE_BYTES_MAX, a memfd that
+                                                           holds the body instead.
     3 SIGNAL  signo u32                                    To every process of the run's session.
     4 ACK                                                  The exit is on disk: forget it.
     5 STOP    grace_ms u32                                 End every run, then exit.
@@ -21,17 +23,22 @@ is not looked at; a message of a wrong length is refused, never guessed at.
     16 WELCOME version u32, pid u32, started_at u64,       Answers HELLO. Every START since
                ledger_epoch u64, length u16, version text  ledger_epoch, in this boot, is known.
     17 RUNNING pid u32, started_at u64                     Answers START; after WELCOME, one for
-                                                           each live run.
+                                                           each live run. (For one that has a pid
+                                                           but is not executed yet, a REFUSED or
+                                                           a second RUNNING follows.)
     18 EXITED  status i32, flags u8, 3 padding,            A run ended; after WELCOME, one for each
                started_at, ended_at, utime_us, stime_us,   exit without ACK. Flag 1: the status is
                maxrss_kib u64 each                         known. Flag 2: the usage is known.
-    19 REFUSED errno u32, stage u8, 3 padding              A START that did not become a process.
+    19 REFUSED errno u32, stage u8, reason u8, 2 padding   A START that did not become a process.
+                                                           The reason is 0 but for ACCOUNT and
+                                                           POLICY, where errno is.
     20 READY                                               End of the list after WELCOME.
 
     body      argv count u32, env count u32, length u32 of the texts; the texts, each ended by a
-              zero byte: cwd, each of argv, each "NAME=VALUE"; the script, to the end. An empty
-              script means none: then argv[0] is the program, searched in the job's own PATH. With
-              a script, argv holds only its parameters.
+              zero byte: cwd, each of argv, each "NAME=VALUE", user; the script, to the end. An
+              empty script means none: then argv[0] is the program, searched in the job's own PATH.
+              With a script, argv holds only its parameters. user is the name that uid had when
+              the job was submitted, and empty with UID_OWN.
 
 status is as wait(2) gives it. Times are ms since the epoch.
 """
@@ -41,20 +48,24 @@ from collections.abc import Mapping, Sequence
 from struct import Struct
 from typing import NamedTuple
 
-VERSION = 1
+VERSION = 2
+
+#: In the place of a uid: the account that the runner itself runs under.
+UID_OWN = 0xFFFFFFFF
 
 #: Larger bodies travel in a memfd: a packet must fit the socket's default buffer of 208 KiB.
 BODY_INLINE_BYTES_MAX = 64 * 1024
 #: The kernel takes 2 MiB of arguments and environment by default; the rest is room for a script.
 BODY_BYTES_MAX = 8 * 1024 * 1024
-MESSAGE_BYTES_MAX = BODY_INLINE_BYTES_MAX + 24
+MESSAGE_BYTES_MAX = BODY_INLINE_BYTES_MAX + 28
 SIGNAL_MAX = 64
 
 HELLO, START, SIGNAL, ACK, STOP = range(1, 6)
 WELCOME, RUNNING, EXITED, REFUSED, READY = range(16, 21)
 
-#: Where a START ended. SPAWN: the host had no room for a process or its record.
-CWD, EXEC, SCRIPT, SPAWN, DUPLICATE, STOPPING, BODY = range(1, 8)
+#: Where a START ended. SPAWN: the host had no room for a process or its record. SWITCH: the
+#: process could not be given the ids of the account. ACCOUNT, POLICY: see the reason.
+CWD, EXEC, SCRIPT, SPAWN, DUPLICATE, STOPPING, BODY, SWITCH, ACCOUNT, POLICY = range(1, 11)
 STAGES = {
     CWD: "cwd",
     EXEC: "exec",
@@ -63,19 +74,48 @@ STAGES = {
     DUPLICATE: "duplicate",
     STOPPING: "stopping",
     BODY: "body",
+    SWITCH: "switch",
+    ACCOUNT: "account",
+    POLICY: "policy",
 }
+
+#: Why an account cannot have jobs, at the stage ACCOUNT.
+GONE, RECYCLED, LOCKED, EXPIRED, SHELL = range(1, 6)
+#: Why an account may not have jobs, at the stage POLICY.
+BELOW_UID_MIN, ROOT, DENIED_USER, DENIED_GROUP, NOT_ALLOWED, NO_SWITCH = range(16, 22)
+
+#: What people are told of a reason; `user` is the account's name as in START.
+REASONS = {
+    GONE: "account {user} was deleted",
+    RECYCLED: "account {user} was renamed, or its uid was given to another",
+    LOCKED: "account {user} is locked",
+    EXPIRED: "account {user} has expired",
+    SHELL: "account {user} has no login shell, and the policy does not name it in allow_users",
+    BELOW_UID_MIN: "account {user} is a system account (uid_min), and the policy does not name it"
+    " in allow_users",
+    ROOT: "the policy allows no jobs of root (allow_root)",
+    DENIED_USER: "the policy denies jobs of account {user} (deny_users)",
+    DENIED_GROUP: "the policy denies jobs of a group that account {user} is in (deny_groups)",
+    NOT_ALLOWED: "account {user} is not among those the policy allows (allow_users, allow_groups)",
+    NO_SWITCH: "the runner starts jobs of its own account only, and account {user} is another",
+}
+_REASONS_OF = {
+    ACCOUNT: range(GONE, SHELL + 1),
+    POLICY: range(BELOW_UID_MIN, NO_SWITCH + 1),
+}
+_NO_REASON = range(1)
 
 _STATUS_KNOWN = 1
 _USAGE_KNOWN = 2
 
 _HEAD = Struct("<B3xIQ")
 _HELLO = Struct("<B3xIQIQ")
-_START = Struct("<B3xIQII")
+_START = Struct("<B3xIQIII")
 _U32 = Struct("<B3xIQI")  # SIGNAL and STOP
 _WELCOME = Struct("<B3xIQIIQQH")
 _RUNNING = Struct("<B3xIQIQ")
 _EXITED = Struct("<B3xIQiB3xQQQQQ")
-_REFUSED = Struct("<B3xIQIB3x")
+_REFUSED = Struct("<B3xIQIBB2x")
 _BODY = Struct("<III")
 _UTF8 = ("utf-8", "surrogateescape")
 
@@ -100,6 +140,7 @@ class Hello(NamedTuple):
 class Start(NamedTuple):
     job: int
     attempt: int
+    uid: int
     umask: int
     body_bytes: int
     body: bytes | None  # None: in the memfd
@@ -158,6 +199,13 @@ class Refused(NamedTuple):
     attempt: int
     errno: int
     stage: int
+    reason: int = 0
+
+    def explain(self, user: str) -> str:
+        """
+        What to tell people of a refusal at ACCOUNT or POLICY; `user` is the account's name.
+        """
+        return REASONS[self.reason].format(user=user)
 
 
 class Ready(NamedTuple):
@@ -169,6 +217,7 @@ class Body(NamedTuple):
     argv: list[bytes]
     env: dict[bytes, bytes]
     script: bytes
+    user: bytes
 
 
 Request = Hello | Start | Signal | Ack | Stop
@@ -183,13 +232,14 @@ def pack_hello(epoch: int, version: int = VERSION) -> bytes:
     return _HELLO.pack(HELLO, 0, 0, version, epoch)
 
 
-def pack_start(job: int, attempt: int, umask: int, body: bytes) -> bytes:
+def pack_start(job: int, attempt: int, umask: int, body: bytes, uid: int = UID_OWN) -> bytes:
     """
-    Start an attempt; `body` is from `pack_body`. Send the output file's descriptor with it, and,
-    when the body is larger than `BODY_INLINE_BYTES_MAX`, that of `body_memfd(body)` after it.
+    Start an attempt as `uid`; `body` is from `pack_body`. Send the output file's descriptor with
+    it, and, when the body is larger than `BODY_INLINE_BYTES_MAX`, that of `body_memfd(body)` after
+    it.
     """
     assert len(body) <= BODY_BYTES_MAX
-    head = _START.pack(START, attempt, job, umask, len(body))
+    head = _START.pack(START, attempt, job, uid, umask, len(body))
     return head + body if len(body) <= BODY_INLINE_BYTES_MAX else head
 
 
@@ -240,12 +290,13 @@ def pack_exited(exited: Exited) -> bytes:
     return _EXITED.pack(EXITED, attempt, job, status, flags, started_at, ended_at, *usage)
 
 
-def pack_refused(job: int, attempt: int, errno: int, stage: int) -> bytes:
+def pack_refused(job: int, attempt: int, errno: int, stage: int, reason: int = 0) -> bytes:
     """
     Report a START that did not become a process.
     """
     assert stage in STAGES
-    return _REFUSED.pack(REFUSED, attempt, job, errno, stage)
+    assert reason in _REASONS_OF.get(stage, _NO_REASON)
+    return _REFUSED.pack(REFUSED, attempt, job, errno, stage, reason)
 
 
 def pack_ready() -> bytes:
@@ -262,11 +313,11 @@ def unpack_request(data: bytes) -> Request:
     size = len(data)
     kind = data[0] if data else 0
     if kind == START and size >= _START.size:
-        _, attempt, job, umask, body_bytes = _START.unpack_from(data)
+        _, attempt, job, uid, umask, body_bytes = _START.unpack_from(data)
         inline_bytes = body_bytes if body_bytes <= BODY_INLINE_BYTES_MAX else 0
         if size == _START.size + inline_bytes and body_bytes <= BODY_BYTES_MAX and umask <= 0o777:
             body = data[_START.size :] if body_bytes <= BODY_INLINE_BYTES_MAX else None
-            return Start(job, attempt, umask, body_bytes, body)
+            return Start(job, attempt, uid, umask, body_bytes, body)
     elif kind == ACK and size == _HEAD.size:
         _, attempt, job = _HEAD.unpack(data)
         return Ack(job, attempt)
@@ -297,9 +348,9 @@ def unpack_event(data: bytes) -> Event:
         _, attempt, job, pid, started_at = _RUNNING.unpack(data)
         return Running(job, attempt, pid, started_at)
     if kind == REFUSED and size == _REFUSED.size:
-        _, attempt, job, errno, stage = _REFUSED.unpack(data)
-        if stage in STAGES:
-            return Refused(job, attempt, errno, stage)
+        _, attempt, job, errno, stage, reason = _REFUSED.unpack(data)
+        if stage in STAGES and reason in _REASONS_OF.get(stage, _NO_REASON):
+            return Refused(job, attempt, errno, stage, reason)
     if kind == READY and size == _HEAD.size:
         return Ready()
     if kind == WELCOME and size >= _WELCOME.size:
@@ -310,12 +361,15 @@ def unpack_event(data: bytes) -> Event:
     raise MessageError(f"not an event: type {kind}, {size} bytes")
 
 
-def pack_body(cwd: str, argv: Sequence[str], env: Mapping[str, str], script: str = "") -> bytes:
+def pack_body(
+    cwd: str, argv: Sequence[str], env: Mapping[str, str], script: str = "", user: str = ""
+) -> bytes:
     """
-    Say what to execute, for `pack_start`. Bytes that were not text when they were read come as
-    surrogate escapes. Raises `BodyError` for everything that `unpack_body` would refuse.
+    Say what to execute, for `pack_start`, and the name of the account. Bytes that were not text
+    when they were read come as surrogate escapes. Raises `BodyError` for everything that
+    `unpack_body` would refuse.
     """
-    texts = [cwd, *argv, *(f"{name}={value}" for name, value in env.items())]
+    texts = [cwd, *argv, *(f"{name}={value}" for name, value in env.items()), user]
     data = "".join(f"{text}\0" for text in texts).encode(*_UTF8)
     if data.count(b"\0") != len(texts):
         raise BodyError("a text holds a zero byte")
@@ -341,19 +395,19 @@ def unpack_body(body: bytes) -> Body:
     script_at = _BODY.size + texts_bytes
     # The last text ends with a zero too, so there is one empty text more.
     cwd, *texts = body[_BODY.size : script_at].split(b"\0")
-    if script_at > len(body) or len(texts) != argv_count + env_count + 1 or texts[-1]:
+    if script_at > len(body) or len(texts) != argv_count + env_count + 2 or texts[-1]:
         raise BodyError("the texts are not those that were announced")
     argv = texts[:argv_count]
     script = body[script_at:]
     if not argv and not script:
         raise BodyError("neither a program nor a script")
     env = {}
-    for setting in texts[argv_count:-1]:
+    for setting in texts[argv_count:-2]:
         name, equals, value = setting.partition(b"=")
         if not name or not equals:
             raise BodyError("an environment setting is not NAME=VALUE")
         env[name] = value
-    return Body(cwd, argv, env, script)
+    return Body(cwd, argv, env, script, texts[-2])
 
 
 def body_memfd(body: bytes) -> int:

@@ -86,6 +86,18 @@ def read(pid: int) -> Process | None:
     return Process(pid, fields[0], int(fields[2]), int(fields[3]), int(fields[19]))
 
 
+def real_uid(pid: int) -> int | None:
+    """
+    The real uid of a process; None when it is gone. Raises `OSError`, as `read` does.
+    """
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(text.partition(b"\nUid:")[2].split(maxsplit=1)[0])
+
+
 def living(sessions: Container[int]) -> list[Process]:
     """
     Every process of these sessions that still executes: zombies are not among them. Costs one
@@ -114,6 +126,8 @@ def signal_session(leader: int, signos: Sequence[int], is_child: bool) -> None:
                 os.killpg(leader, signo)
             except PermissionError:
                 pass  # All of it runs set-user-id as another user, out of our reach.
+            except ProcessLookupError:
+                os.kill(leader, signo)  # Its first moments, before it has made its session.
     for process in living({leader}):
         if not is_child or process.group != leader:
             _signal(process, signos)

@@ -12,14 +12,17 @@ Invariants
 
 import os
 import select
+import signal
 import socket
 from collections.abc import Callable
 
 from queuectld.runner import messages
+from queuectld.runner.accounts import Accounts
 from queuectld.runner.clock import monotonic_ms, now_ms
 from queuectld.runner.connection import Connection, PeerGoneError, close_all
 from queuectld.runner.endpoint import peer_uid
 from queuectld.runner.ledger import Ledger
+from queuectld.runner.policy import PolicyError
 from queuectld.runner.runs import Runs
 from queuectld.runner.spawn import Spawner
 
@@ -43,8 +46,10 @@ _FOREVER_MS = -1000  # epoll's word for it: any negative time
 class Runner:
     """
     Serves `listener` until told to stop, or, unless `stay`, until it is of no more use: no daemon
-    and no run. The numbers of SIGTERM and SIGINT arrive as bytes on `wakeup_fd`. `complain` takes
-    a line for people. Raises `OSError` when there is no room to watch all that the ledger holds.
+    and no run. The daemon is root, or `daemon_uid`, and has jobs started under `accounts`, or, if
+    there are none, under our own; `executor` is the path of executor.c's program, if it is there.
+    The numbers of SIGTERM, SIGINT and SIGHUP arrive as bytes on `wakeup_fd`. `complain` takes a
+    line for people. Raises `OSError` when there is no room to watch all that the ledger holds.
     """
 
     def __init__(
@@ -55,6 +60,9 @@ class Runner:
         complain: Callable[[str], None],
         stay: bool = False,
         program_version: str = "",
+        daemon_uid: int | None = None,
+        accounts: Accounts | None = None,
+        executor: str | None = None,
     ) -> None:
         self._listener = listener
         self._wakeup_fd = wakeup_fd
@@ -62,6 +70,8 @@ class Runner:
         self._complain = complain
         self._stay = stay
         self._program_version = program_version
+        self._peers = (0, os.geteuid() if daemon_uid is None else daemon_uid)
+        self._accounts = accounts
         self._started_at = now_ms()
         self._daemon: Connection | None = None
         self._strangers: dict[int, Connection] = {}
@@ -75,7 +85,7 @@ class Runner:
         self._epoll.register(wakeup_fd, select.EPOLLIN)
         self._epoll.register(listener.fileno(), select.EPOLLIN)
         self._is_listening = True
-        self._runs = Runs(self._epoll, ledger, Spawner(), self._send)
+        self._runs = Runs(self._epoll, ledger, Spawner(), self._send, accounts, executor)
         self._runs.adopt()
 
     def run(self) -> None:
@@ -126,8 +136,11 @@ class Runner:
         elif fd == self._listener.fileno():
             self._accept()
         elif fd == self._wakeup_fd:
-            os.read(fd, 4096)
-            self._stop(GRACE_MS)
+            signos = os.read(fd, 4096)
+            if signal.SIGHUP in signos:
+                self._reload()
+            if signal.SIGTERM in signos or signal.SIGINT in signos:
+                self._stop(GRACE_MS)
         return False
 
     def _look(self, now: int) -> None:
@@ -150,6 +163,16 @@ class Runner:
         elif self._kill_at is not None:
             self._kill_at = min(self._kill_at, kill_at)
 
+    def _reload(self) -> None:
+        if self._accounts is None:
+            return
+        try:
+            self._accounts.reload()
+        except (PolicyError, OSError) as error:
+            self._complain(f"{error}; the policy stays as it was")
+        else:
+            self._complain("the policy was read again")
+
     def _accept(self) -> None:
         try:
             connected, _ = self._listener.accept()
@@ -161,7 +184,7 @@ class Runner:
             self._is_listening = False
             return
         uid = peer_uid(connected)
-        if uid not in (0, os.geteuid()):
+        if uid not in self._peers:
             self._complain(f"closed a connection of uid {uid}")
             connected.close()
             return

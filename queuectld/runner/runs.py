@@ -1,8 +1,11 @@
 """
 The runs: what is alive, what ended and is not acknowledged, and the way from one to the other.
 
-    START  ->  INTENT in the ledger -> posix_spawn -> STARTED in the ledger -> RUNNING
+    START  ->  INTENT in the ledger -> a process -> STARTED in the ledger -> RUNNING
     end    ->  wait4 -> EXIT in the ledger -> EXITED, again after every HELLO until ACK
+
+A process under another account comes from a fork, and is not its program yet: until its report
+is read it may still turn out REFUSED, and its leader is reaped without an EXIT.
 
 Invariants
 1. An attempt is in `_runs`, or in `_exits`, or unknown; a START of a known one is refused.
@@ -25,11 +28,15 @@ import stat
 from collections.abc import Callable
 
 from queuectld.runner import messages, process
+from queuectld.runner.accounts import Account, Accounts
 from queuectld.runner.clock import boottime_ns, monotonic_ms, now_ms
 from queuectld.runner.connection import close_all
+from queuectld.runner.executor import Executor
 from queuectld.runner.ledger import Key, Ledger, Started
 from queuectld.runner.messages import Exited
-from queuectld.runner.spawn import Spawner, SpawnError
+from queuectld.runner.program import SpawnError
+from queuectld.runner.spawn import Spawner
+from queuectld.runner.switch import Switcher, read_report
 
 #: How long an adopted leader may stay a zombie before its status is given up: its parent is not us.
 REAPED_MS = 5_000
@@ -48,6 +55,8 @@ class Run:
         "key",
         "pid",
         "pidfd",
+        "refusal",
+        "report_fd",
         "started_at",
     )
 
@@ -62,12 +71,17 @@ class Run:
         self.is_killed = False
         #: When the leader was seen to be dead, in monotonic ms.
         self.gone_at: int | None = None
+        #: Where the report of a forked child comes from; -1 once it was read, or there is none.
+        self.report_fd = -1
+        #: What it said: the leader is about to end without having become its program.
+        self.refusal: SpawnError | None = None
 
 
 class Runs:
     """
-    The runs of one ledger. Pidfds are watched in `epoll`; messages for the daemon, if there is
-    one, go to `report`.
+    The runs of one ledger. Pidfds and reports are watched in `epoll`; messages for the daemon, if
+    there is one, go to `report`. `accounts` are those that may have jobs; without, only our own.
+    `executor` is the path of the program that starts them, where there is one.
     """
 
     def __init__(
@@ -76,16 +90,25 @@ class Runs:
         ledger: Ledger,
         spawner: Spawner,
         report: Callable[[bytes], None],
+        accounts: Accounts | None = None,
+        executor: str | None = None,
     ) -> None:
         #: Set by `terminate`: nothing is started any more.
         self.is_stopping = False
         self._epoll = epoll
         self._ledger = ledger
         self._spawner = spawner
+        self._accounts = accounts
+        self._switcher: Switcher | Executor | None = None
+        if executor is not None:
+            self._switcher = Executor(spawner, executor)
+        elif accounts is not None:
+            self._switcher = Switcher(spawner)
         self._report = report
         self._reserve = process.Reserve()
         self._runs: dict[Key, Run] = {}
         self._by_pidfd: dict[int, Run] = {}
+        self._by_report: dict[int, Run] = {}
         self._unsettled: dict[Key, Run] = {}
         #: Packed EXITED messages without ACK.
         self._exits: dict[Key, bytes] = {}
@@ -144,6 +167,10 @@ class Runs:
         """
         A descriptor became readable; False when it is none of the runs'.
         """
+        run = self._by_report.get(fd)
+        if run is not None:
+            self._hear(run)
+            return True
         run = self._by_pidfd.get(fd)
         if run is None:
             return False
@@ -172,18 +199,27 @@ class Runs:
         key = (request.job, request.attempt)
         made_from_ns = boottime_ns()
         try:
-            pid = self._spawn(request, fds, is_cut, started_at)
+            pid, report_fd = self._spawn(request, fds, is_cut, started_at)
         except SpawnError as error:
-            self._report(messages.pack_refused(*key, error.errno, error.stage))
+            self._refuse(key, error)
             return
         run = self._runs[key] = Run(key, pid, started_at, is_child=True)
         # The output belongs to the job now; its place in our table is the pidfd's.
         close_all(fds)
-        self._ledger.start(Started(*key, started_at, pid, made_from_ns, boottime_ns()))
+        made = Started(*key, started_at, pid, made_from_ns, boottime_ns(), request.uid)
+        self._ledger.start(made)
         self._watch(run)
-        self._report(messages.pack_running(*key, pid, started_at))
+        if report_fd < 0:
+            self._report(messages.pack_running(*key, pid, started_at))
+        else:
+            self._await_report(run, report_fd)
 
-    def _spawn(self, request: messages.Start, fds: list[int], is_cut: bool, started_at: int) -> int:
+    def _refuse(self, key: Key, error: SpawnError) -> None:
+        self._report(messages.pack_refused(*key, error.errno, error.stage, error.reason))
+
+    def _spawn(
+        self, request: messages.Start, fds: list[int], is_cut: bool, started_at: int
+    ) -> tuple[int, int]:
         key = (request.job, request.attempt)
         if key in self._runs or key in self._exits:
             raise SpawnError(messages.DUPLICATE, errno.EEXIST)
@@ -193,24 +229,59 @@ class Runs:
             raise messages.MessageError(f"START with {len(fds)} descriptors")
         if self.is_stopping:
             raise SpawnError(messages.STOPPING, errno.ESHUTDOWN)
-        try:
-            data = request.body
-            if data is None:
-                data = _read_body(fds[1], request.body_bytes)
-            body = messages.unpack_body(data)
-        except messages.BodyError:
-            raise SpawnError(messages.BODY, errno.EBADMSG) from None
-        except OSError as error:
-            raise SpawnError(messages.BODY, error.errno or errno.EIO) from None
+        body = _unpack_body(request, fds)
+        account = self._admit(request.uid, body.user)
         try:
             self._ledger.intend(*key, started_at)
         except OSError as error:
             raise SpawnError(messages.SPAWN, error.errno or errno.EIO) from None
         try:
-            return self._spawner.spawn(body, request.umask, fds[0])
+            if account is None:
+                return self._spawner.spawn(body, request.umask, fds[0]), -1
+            assert self._switcher is not None
+            return self._switcher.start(account, body, request.umask, fds[0])
         except SpawnError:
             self._ledger.forget(*key)
             raise
+
+    def _admit(self, uid: int, user: bytes) -> Account | None:
+        """
+        The account of a run, None for our own. Raises `SpawnError`.
+        """
+        if self._accounts is not None:
+            return self._accounts.admit(uid, user)
+        if uid not in (messages.UID_OWN, os.geteuid()):
+            raise SpawnError(messages.POLICY, 0, messages.NO_SWITCH)
+        return None
+
+    def _await_report(self, run: Run, report_fd: int) -> None:
+        run.report_fd = report_fd
+        self._by_report[report_fd] = run
+        try:
+            self._epoll.register(report_fd, select.EPOLLIN)
+        except OSError:
+            self._unsettled[run.key] = run
+
+    def _hear(self, run: Run) -> None:
+        """
+        Take the report of a forked child, if it is there.
+        """
+        try:
+            report = read_report(run.report_fd)
+        except BlockingIOError:
+            return
+        del self._by_report[run.report_fd]
+        try:
+            # Closing is not enough: a child that was forked meanwhile has a copy for a moment.
+            self._epoll.unregister(run.report_fd)
+        except FileNotFoundError:
+            pass  # There was no room to watch it.
+        os.close(run.report_fd)
+        run.report_fd = -1
+        if report is None:
+            self._report(messages.pack_running(*run.key, run.pid, run.started_at))
+        else:
+            run.refusal = SpawnError(*report)
 
     def adopt(self) -> None:
         """
@@ -218,7 +289,7 @@ class Runs:
         """
         for exited in self._ledger.exits():
             self._exits[exited.job, exited.attempt] = messages.pack_exited(exited)
-        for job, attempt, started_at, pid, from_ns, to_ns in self._ledger.started():
+        for job, attempt, started_at, pid, from_ns, to_ns, uid in self._ledger.started():
             run = Run((job, attempt), pid, started_at, is_child=False)
             self._runs[run.key] = run
             try:
@@ -228,7 +299,11 @@ class Runs:
                 continue
             # Asked after opening: if it is this process now, the pidfd is of this process.
             status = process.read(pid)
-            if status is None or not status.was_made_between(from_ns, to_ns):
+            if (
+                status is None
+                or not status.was_made_between(from_ns, to_ns)
+                or not _may_be_of(pid, uid)
+            ):
                 self._ended(run, None)
                 continue
             self._by_pidfd[run.pidfd] = run
@@ -268,6 +343,8 @@ class Runs:
             except OSError:
                 living = stopping  # No room to look: the next look may tell.
         for run in runs:
+            if run.report_fd >= 0:
+                self._hear(run)
             if run.is_stopping and run.pid in living:
                 if run.is_killed:
                     self._signal(run, signal.SIGKILL)
@@ -279,8 +356,16 @@ class Runs:
     def _reap(self, run: Run) -> None:
         pid, status, usage = os.wait4(run.pid, os.WNOHANG)
         # 0: it lives (it had no pidfd), or a debugger has not let go of it yet.
-        if pid != 0:
+        if pid == 0:
+            return
+        if run.report_fd >= 0:
+            self._hear(run)  # The last one who could write is dead: there is an answer.
+        if run.refusal is None:
             self._ended(run, status, usage)
+        else:
+            self._dismiss(run)
+            self._ledger.forget(*run.key)
+            self._refuse(run.key, run.refusal)
 
     def _learn(self, run: Run) -> None:
         assert run.gone_at is not None
@@ -308,13 +393,37 @@ class Runs:
             stime_us=int(usage.ru_stime * 1_000_000) if usage else 0,
             maxrss_kib=usage.ru_maxrss if usage else 0,
         )
+        self._dismiss(run)
+        self._ledger.exit(exited)
+        message = self._exits[run.key] = messages.pack_exited(exited)
+        self._report(message)
+
+    def _dismiss(self, run: Run) -> None:
         del self._runs[run.key]
         self._unsettled.pop(run.key, None)
         if run.pidfd >= 0:
             os.close(run.pidfd)
-        self._ledger.exit(exited)
-        message = self._exits[run.key] = messages.pack_exited(exited)
-        self._report(message)
+
+
+def _may_be_of(pid: int, uid: int) -> bool:
+    """
+    Whether a process can be a run under `uid`: it is of that account, or of root, which a
+    program with the set-user-ID bit made it. As root we signal what we adopt, so the start time
+    is not all that is looked at.
+    """
+    return uid == messages.UID_OWN or process.real_uid(pid) in (uid, 0)
+
+
+def _unpack_body(request: messages.Start, fds: list[int]) -> messages.Body:
+    try:
+        data = request.body
+        if data is None:
+            data = _read_body(fds[1], request.body_bytes)
+        return messages.unpack_body(data)
+    except messages.BodyError:
+        raise SpawnError(messages.BODY, errno.EBADMSG) from None
+    except OSError as error:
+        raise SpawnError(messages.BODY, error.errno or errno.EIO) from None
 
 
 def _read_body(fd: int, size_bytes: int) -> bytes:

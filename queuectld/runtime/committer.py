@@ -8,6 +8,7 @@ batch. That rule is also what lets recovery tell a torn tail from corruption.
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
@@ -22,6 +23,8 @@ class Committer:
         #: Readable when the task is done.
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.busy = False
+        #: When the task was handed over, monotonic seconds.
+        self.busy_since_s = 0.0
         self._tasks: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
         self._results: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
@@ -33,6 +36,7 @@ class Committer:
         """
         assert not self.busy
         self.busy = True
+        self.busy_since_s = time.monotonic()
         self._tasks.put(task)
 
     def collect(self, *, wait: bool = False) -> tuple[Any, BaseException | None] | None:

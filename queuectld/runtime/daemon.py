@@ -14,6 +14,7 @@ look; what looks confirms nothing.
 
 import os
 import select
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -46,12 +47,13 @@ from queuectld.journal.journal import Journal
 from queuectld.runtime.clock import Clock
 from queuectld.runtime.committer import Committer
 from queuectld.runtime.housekeeping import Housekeeping
-from queuectld.runtime.log import log_record
+from queuectld.runtime.job_log import JobLog
 from queuectld.runtime.output import OutputStore
 from queuectld.runtime.runner_link import RunnerLink
 from queuectld.runtime.server import Server
-from queuectld.runtime.status import status_report
+from queuectld.runtime.status import status_line, status_report
 from queuectld.runtime.streams import Streams
+from queuectld.runtime.systemd import ServiceManager
 
 # How long whoever starts a daemon waits for its runner.
 READY_MS_MAX = 2_000
@@ -61,6 +63,8 @@ SLEEP_MS_MAX = 30_000
 SLEEP_SCHEDULED_MS_MAX = 1_000
 # A batch of this size goes to disk before more is read: what gathers must stay a batch.
 GATHER_BYTES_MAX = BATCH_BYTES_MAX // 2
+# A task of the journal that takes longer is a disk that hangs: the sign of life stops.
+COMMIT_S_MAX = 30.0
 # Time given to the jobs of a throw-away daemon between SIGTERM and SIGKILL.
 THROW_AWAY_GRACE_MS = 2_000
 # Answers that confirm nothing: they are given while a full disk holds everything else back.
@@ -95,6 +99,8 @@ class Daemon:
         mode: str,
         version: str,
         log: Any,
+        manager: ServiceManager,
+        job_log: JobLog,
         throw_away: bool = False,
     ) -> None:
         self.queue = queue
@@ -104,6 +110,8 @@ class Daemon:
         self.mode = mode
         self.version = version
         self.log = log
+        self.manager = manager
+        self.job_log = job_log
         self.throw_away = throw_away
         self.started_at = clock.now()
         self.failed = False
@@ -149,7 +157,9 @@ class Daemon:
         """
         Serve clients from now on.
         """
-        server.handle = lambda client, request: self.event(Requested(client, request))
+        server.handle = lambda client, request: self.event(
+            Requested(client, request, server.peer_of(client))
+        )
         server.gone = self.streams.client_gone
         self.server = server
 
@@ -243,6 +253,8 @@ class Daemon:
             self.runner.next_deadline() if self.runner is not None else None,
             self.server.next_deadline() if self.server is not None else None,
             self.housekeeping.next_deadline(),
+            self.job_log.next_deadline(),
+            self.manager.next_deadline(),
         ):
             if deadline is not None:
                 sleep_ms = min(sleep_ms, deadline - now)
@@ -258,8 +270,17 @@ class Daemon:
         if self.server is not None:
             self.server.attend(now)
         self.housekeeping.attend(now)
+        self.job_log.attend(now)
+        self.manager.attend(now, healthy=self._healthy(), status=lambda: status_line(self))
         if self._due_at is not None and self._due_at <= now:
             self.event(TimerFired())
+
+    def _healthy(self) -> bool:
+        """
+        Whether the disk takes what it is given, as far as can be told. That it is full is no fault.
+        """
+        committer = self.committer
+        return not committer.busy or time.monotonic() - committer.busy_since_s < COMMIT_S_MAX
 
     def _decide(self, event: Event, now: int) -> None:
         if isinstance(event, Requested) and isinstance(event.request, Status):
@@ -354,10 +375,11 @@ class Daemon:
             self.housekeeping.committed()
             for effect in batch.effects:
                 self.perform(effect)
+            now = self.clock.now()
             for record in batch.records:
                 if isinstance(record, JobEnqueued):
                     continue  # Most of them, and nobody can wait for a job that was not there.
-                log_record(self.log, record)
+                self.job_log.tell(record, self.queue.state, now)
                 number = getattr(record, "number", None)
                 if number is not None:
                     self.streams.changed(number)
@@ -453,6 +475,7 @@ class Daemon:
         """
         Answer what is pending, sync, and let everything go. Running jobs go on.
         """
+        self.manager.stopping()
         if self.server is not None:
             self.server.stop_listening()
         self.housekeeping.stop()

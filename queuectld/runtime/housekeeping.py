@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from queuectld.journal.errors import JournalCorrupt, JournalFull
 from queuectld.runtime.clock import wall_ms
+from queuectld.runtime.job_log import job_id
 
 if TYPE_CHECKING:
     from queuectld.runtime.daemon import Daemon
@@ -226,7 +227,11 @@ class Housekeeping:
             return
         if dropped_bytes:
             daemon.log.warning(
-                "output_dropped", job=number, attempt=attempt, dropped_bytes=dropped_bytes
+                "output_dropped",
+                job=number,
+                id=job_id(daemon.queue.state, number),
+                attempt=attempt,
+                dropped_bytes=dropped_bytes,
             )
 
     def _sweep_one(self) -> None:

@@ -1,8 +1,9 @@
 """
-The daemon's log: one event a line on stderr; key=value for a terminal, JSON for a machine.
+The daemon's log: one event a line on stderr; key=value for a terminal, JSON for a machine. Where
+stderr is the system's journal, each event is an entry with fields instead.
 
 A line that cannot be written is lost. The log may be on a full disk or its reader gone; neither is
-a reason for the queue to stop, and what the log tells is in the journal too.
+a reason for the queue to stop, and what the log tells is in the queue's journal too.
 """
 
 import os
@@ -12,15 +13,7 @@ from typing import Any
 import structlog
 from msgspec import json
 
-from queuectld.core.records import (
-    DaemonStarted,
-    JobForgotten,
-    JobMoved,
-    Record,
-    RunEnded,
-    RunStarted,
-    StopRequested,
-)
+from queuectld.runtime.system_journal import PRIORITIES, JournalLogger, Renderer, sender
 
 
 class LineLogger:
@@ -44,53 +37,54 @@ class LineLogger:
     debug = info = warning = error = critical = msg
 
 
-def configure() -> None:
+class Log:
     """
-    Set up structlog for this process.
+    The log of this process, which `configure()` sets up. Its level may change while it is used.
     """
-    if sys.stderr.isatty():
-        renderer: Any = structlog.processors.KeyValueRenderer(
-            key_order=["timestamp", "level", "event", "job", "attempt"], drop_missing=True
-        )
-    else:
-        renderer = structlog.processors.JSONRenderer(
-            serializer=lambda event, **_: json.encode(event)
-        )
-    structlog.configure(
-        processors=[
+
+    def __init__(self) -> None:
+        self._priority_max = PRIORITIES["info"]
+        #: Whether events are entries of the system's journal.
+        self.in_journal = False
+
+    def set_level(self, level: str) -> None:
+        """
+        Log *level* (debug, info, warning or error) and what is graver.
+        """
+        self._priority_max = PRIORITIES[level]
+
+    def configure(self) -> None:
+        """
+        Set up structlog.
+        """
+        stderr = sys.stderr.fileno()
+        send = sender(stderr, os.environ.get("JOURNAL_STREAM", ""))
+        self.in_journal = send is not None
+        factory: Any = lambda *_: LineLogger(stderr)  # noqa: E731
+        stamps: list[Any] = [
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger("info"),
-        logger_factory=lambda *_: LineLogger(sys.stderr.fileno()),
-        cache_logger_on_first_use=True,
-    )
-
-
-def log_record(log: Any, record: Record) -> None:
-    """
-    Tell people of a durable fact that concerns a job. Enqueues are not told one by one.
-    """
-    if isinstance(record, RunStarted):
-        log.info("run_started", job=record.number, attempt=record.attempt, slot=record.slot)
-    elif isinstance(record, RunEnded):
-        level = log.info if record.error is None else log.warning
-        level(
-            "run_ended",
-            job=record.number,
-            attempt=record.attempt,
-            end=record.end,
-            exit_code=record.exit_code,
-            signal=record.signal,
-            state=record.state,
-            span_ms=record.at - record.started_at,
+        ]
+        renderer: Any
+        if send is not None:
+            factory = lambda *_: JournalLogger(send)  # noqa: E731
+            renderer, stamps = Renderer(), []
+        elif sys.stderr.isatty():
+            renderer = structlog.processors.KeyValueRenderer(
+                key_order=["timestamp", "level", "event", "job", "attempt"], drop_missing=True
+            )
+        else:
+            renderer = structlog.processors.JSONRenderer(
+                serializer=lambda event, **_: json.encode(event)
+            )
+        structlog.configure(
+            processors=[self._drop_lesser, *stamps, renderer],
+            wrapper_class=structlog.make_filtering_bound_logger("debug"),
+            logger_factory=factory,
+            cache_logger_on_first_use=True,
         )
-    elif isinstance(record, StopRequested):
-        log.info("stop_requested", job=record.number, attempt=record.attempt, why=record.why)
-    elif isinstance(record, JobMoved):
-        log.info("job_moved", job=record.number, state=record.state)
-    elif isinstance(record, JobForgotten):
-        log.debug("job_forgotten", job=record.number)
-    elif isinstance(record, DaemonStarted):
-        log.info("daemon_started", epoch=record.epoch, version=record.version)
+
+    def _drop_lesser(self, _log: Any, level: str, event: Any) -> Any:
+        if PRIORITIES[level] > self._priority_max:
+            raise structlog.DropEvent
+        return event

@@ -3,9 +3,9 @@ The daemon's end of the connection to the runner.
 
 The link is down, greeting (HELLO sent, the list not yet complete) or ready. When it goes down the
 queue hears RunnerGone and starts nothing; the link is tried again, soon at first and every second
-if that fails, and in user mode a runner is started if there is none. After a greeting the runner
-lists the attempts it runs and the ends nobody acknowledged; RunnerReady then lets the queue
-compare.
+if that fails. If there is no runner one is started, unless a service manager does that. After a
+greeting the runner lists the attempts it runs and the ends nobody acknowledged; RunnerReady then
+lets the queue compare.
 """
 
 import errno
@@ -34,6 +34,8 @@ from queuectld.runtime.output import OutputStore
 RETRY_MS_MAX = 1_000
 # How soon to look for the socket of a runner that was just started, or try again one that hung up.
 RETRY_MS_MIN = 10
+# How often to look for a runner that somebody else starts.
+AWAIT_RUNNER_MS = 100
 # Until then a started runner is given time to listen; after that another one is started.
 STARTING_MS_MAX = 10_000
 # Time for a runner to leave after it killed its last run.
@@ -63,6 +65,7 @@ class RunnerLink:
         event: Callable[[Event], None],
         output: OutputStore,
         log: Any,
+        starts: bool = True,
     ) -> None:
         self.welcome: messages.Welcome | None = None
         self.ready = False
@@ -74,6 +77,9 @@ class RunnerLink:
         self._event = event
         self._output = output
         self._log = log
+        #: Whether a runner that is missing is ours to start.
+        self._starts = starts
+        self._unreachable = ""
         self._socket: socket.socket | None = None
         self._retry_at = 0
         self._tried_at = 0
@@ -112,7 +118,9 @@ class RunnerLink:
             self._socket = connect(self._directory)
         except (FileNotFoundError, ConnectionRefusedError):
             self._retry_at = now + RETRY_MS_MAX
-            if self._reap_runners() and self._started_at is not None:
+            if not self._starts:
+                self._retry_at = now + AWAIT_RUNNER_MS
+            elif self._reap_runners() and self._started_at is not None:
                 self._started_at = None  # It ended at once; another would do the same.
             elif self._started_at is None or now > self._started_at + STARTING_MS_MAX:
                 self._start_runner(now)
@@ -120,9 +128,12 @@ class RunnerLink:
                 self._retry_at = now + RETRY_MS_MIN
             return
         except OSError as error:
-            self._log.error("runner_unreachable", error=str(error))
+            if self._unreachable != str(error):  # Once, not every second.
+                self._unreachable = str(error)
+                self._log.error("runner_unreachable", error=str(error))
             self._retry_at = now + RETRY_MS_MAX
             return
+        self._unreachable = ""
         self._socket.setblocking(False)
         self._handlers[self._socket.fileno()] = self._readable
         self._events = select.EPOLLIN
@@ -221,7 +232,9 @@ class RunnerLink:
             return  # After the next greeting the queue starts it again: nobody knows of it.
         fds: list[int] = []
         try:
-            body = messages.pack_body(effect.cwd, effect.argv, effect.env, effect.script or "")
+            body = messages.pack_body(
+                effect.cwd, effect.argv, effect.env, effect.script or "", effect.user
+            )
             fds.append(self._output.create(*key))
             if len(body) > messages.BODY_INLINE_BYTES_MAX:
                 fds.append(messages.body_memfd(body))
@@ -234,7 +247,8 @@ class RunnerLink:
             self._event(StartRefused(*key, error=message, passing=passing))
         else:
             self._starting[key] = effect
-            self._send(messages.pack_start(*key, effect.umask, body), fds)
+            uid = messages.UID_OWN if effect.uid is None else effect.uid
+            self._send(messages.pack_start(*key, effect.umask, body, uid), fds)
 
     def signal(self, number: int, attempt: int, signo: int) -> None:
         """
@@ -358,7 +372,11 @@ class RunnerLink:
         reason = os.strerror(message.errno) if message.errno else messages.STAGES[message.stage]
         passing = message.errno in PASSING_ERRNOS or message.stage == messages.STOPPING
         exit_code = None
-        if effect is not None and message.stage == messages.CWD:
+        if message.stage in (messages.ACCOUNT, messages.POLICY):
+            reason = message.explain("")
+        elif message.stage == messages.SWITCH:
+            reason = f"cannot become its account: {reason}"
+        elif effect is not None and message.stage == messages.CWD:
             reason = f"cannot enter {effect.cwd}: {reason}"
         elif effect is not None and message.stage == messages.EXEC:
             program = "the script" if effect.script else effect.argv[0]

@@ -15,6 +15,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from msgspec import MsgspecError
@@ -33,6 +34,8 @@ from queuectl.protocol import (
     Welcome,
     encode,
 )
+from queuectld.core.peer import Peer
+from queuectld.runtime.peers import PeerRefused, identify
 
 # Connections at once. Each may hold a frame of 4 MiB.
 CLIENTS_MAX = 512
@@ -64,8 +67,9 @@ class Connection:
     One client.
     """
 
-    def __init__(self, sock: socket.socket, client: int) -> None:
+    def __init__(self, sock: socket.socket, client: int, peer: Peer) -> None:
         self.sock = sock
+        self.peer = peer
         self.client = client
         self.reader = FrameReader()
         self.greeted = False
@@ -118,8 +122,8 @@ class Connection:
 
 class Server:
     """
-    Listens on a Unix socket. `handle(client, request)` is called for each request, `gone(client)`
-    when a connection ended.
+    Listens on a Unix socket, at *path* or as it was passed. `handle(client, request)` is called for
+    each request, `gone(client)` when a connection ended.
     """
 
     def __init__(
@@ -128,8 +132,12 @@ class Server:
         epoll: select.epoll,
         handlers: dict[int, Callable[[int], None]],
         welcome: Callable[[], Welcome],
+        listening: socket.socket | None = None,
+        mode: int = 0o600,
+        identify: Callable[[socket.socket], Peer] = partial(identify, system=False),  # noqa: B008
     ) -> None:
         self.path = path
+        self._identify = identify
         self.handle: Callable[[int, Any], None] = lambda client, request: None
         self.gone: Callable[[int], None] = lambda client: None
         self._epoll = epoll
@@ -141,8 +149,12 @@ class Server:
         self._next_client = 1
         #: When to accept connections again; None while they are accepted.
         self._accept_at: int | None = None
-        self._socket = listen(path)
-        self._inode = os.stat(path).st_ino
+        #: The inode of the socket's file, if we made it: one that was passed is not ours to remove.
+        self._inode: int | None = None
+        if listening is None:
+            listening = listen(path, mode)
+            self._inode = os.stat(path).st_ino
+        self._socket = listening
         self._watch(self._socket.fileno(), select.EPOLLIN, self._accept)
 
     # --- for the daemon ---------------------------------------------------------------------
@@ -206,6 +218,12 @@ class Server:
             self._accept_at = None
             self._watch(self._socket.fileno(), select.EPOLLIN, self._accept)
 
+    def peer_of(self, client: int) -> Peer:
+        """
+        Return who is on the other end of a connection that is there.
+        """
+        return self._connections[client].peer
+
     @property
     def connection_count(self) -> int:
         """
@@ -223,7 +241,7 @@ class Server:
             self._unwatch(self._socket.fileno())
         self._accept_at = None
         try:
-            if os.stat(self.path).st_ino == self._inode:
+            if self._inode is not None and os.stat(self.path).st_ino == self._inode:
                 os.unlink(self.path)
         except FileNotFoundError:
             pass
@@ -268,9 +286,15 @@ class Server:
                 return
             sock.setblocking(False)
             if len(self._connections) >= CLIENTS_MAX:
-                self._turn_away(sock)
+                message = f"there are {CLIENTS_MAX} connections already, the most there may be"
+                turn_away(sock, Refused(code="try_later", message=message))
                 continue
-            connection = Connection(sock, self._next_client)
+            try:
+                peer = self._identify(sock)
+            except PeerRefused as error:
+                turn_away(sock, Refused(code="denied", message=str(error)))
+                continue
+            connection = Connection(sock, self._next_client, peer)
             self._next_client += 1
             self._connections[connection.client] = connection
             self._watch(
@@ -278,14 +302,6 @@ class Server:
                 select.EPOLLIN,
                 lambda events, connection=connection: self._ready(connection, events),  # type: ignore[misc]
             )
-
-    def _turn_away(self, sock: socket.socket) -> None:
-        message = f"there are {CLIENTS_MAX} connections already, the most there may be"
-        try:
-            sock.send(pack_frame(encode(Refused(code="try_later", message=message))))
-        except OSError:
-            pass  # It is gone again.
-        sock.close()
 
     def _ready(self, connection: Connection, events: int) -> None:
         if events & select.EPOLLOUT:
@@ -416,9 +432,20 @@ class Server:
         self.gone(connection.client)
 
 
-def listen(path: str) -> socket.socket:
+def turn_away(sock: socket.socket, refused: Refused) -> None:
     """
-    Return a listening socket at *path*, mode 0600, non-blocking.
+    Say why a connection is not served, and close it.
+    """
+    try:
+        sock.send(pack_frame(encode(refused)))
+    except OSError:
+        pass  # It is gone again.
+    sock.close()
+
+
+def listen(path: str, mode: int = 0o600) -> socket.socket:
+    """
+    Return a listening socket at *path*, of *mode* from the first moment, non-blocking.
 
     A socket file that is there is a dead daemon's: the caller holds the state's lock. But another
     daemon's may be there when two were given one path. Raises OSError, FileExistsError then.
@@ -434,7 +461,7 @@ def listen(path: str) -> socket.socket:
     except FileNotFoundError:
         pass
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    umask = os.umask(0o177)
+    umask = os.umask(0o777 & ~mode)
     try:
         sock.bind(path)
         sock.listen(BACKLOG)

@@ -6,12 +6,17 @@ import os
 from typing import TYPE_CHECKING
 
 from queuectl.protocol import StatusReport
-from queuectl.views import JournalView, ProcessView
+from queuectl.views import FINISHED_STATES, JOB_STATES, JournalView, ProcessView
 from queuectld.core.peer import Peer
 from queuectld.core.views import worker_views
 
 if TYPE_CHECKING:
     from queuectld.runtime.daemon import Daemon
+
+
+WAITING_STATES = [
+    each for each in JOB_STATES if each not in FINISHED_STATES and each != "processing"
+]
 
 
 def status_report(daemon: "Daemon", call: int, now: int, peer: Peer) -> StatusReport:
@@ -54,6 +59,26 @@ def status_report(daemon: "Daemon", call: int, now: int, peer: Peer) -> StatusRe
         paused_queues=sorted(queue.name for queue in listed if queue.paused),
         notes=notes(daemon),
     )
+
+
+def status_line(daemon: "Daemon") -> str:
+    """
+    Return the whole in one line, for those who look at the service.
+    """
+    state = daemon.queue.state
+    counts = state.counts
+    waiting = sum(counts[each] for each in WAITING_STATES)
+    parts = [
+        f"{counts['processing']} running",
+        f"{waiting} waiting",
+        f"{counts['dead']} dead",
+        f"{len(state.slots.by_number)} workers",
+    ]
+    if daemon.journal.full:
+        parts.append("the disk is full")
+    if daemon.runner is None or not daemon.runner.ready:
+        parts.append("no runner")
+    return ", ".join(parts)
 
 
 def notes(daemon: "Daemon") -> list[str]:

@@ -196,6 +196,7 @@ def test_a_start_carries_the_output_file(script: Script, size_bytes: int) -> Non
         (messages.SPAWN, errno.EAGAIN, None, True, "could not start"),
         (messages.SPAWN, errno.ENOSPC, None, True, "No space"),
         (messages.STOPPING, errno.ESHUTDOWN, None, True, "could not start"),
+        (messages.SWITCH, errno.EPERM, None, False, "cannot become its account: Operation not"),
     ],
 )
 def test_a_refusal_says_why(
@@ -213,6 +214,21 @@ def test_a_refusal_says_why(
     assert isinstance(event, StartRefused)
     assert (event.exit_code, event.passing) == (code, passing)
     assert words in event.error
+
+
+@pytest.mark.parametrize("reason", messages.REASONS)
+def test_a_refusal_of_an_account_is_explained(script: Script, reason: int) -> None:
+    """
+    With the runner's own words for what is wrong with the account, or with its policy for it.
+    """
+    runner = script.greet()
+    script.link.start(run())
+    _, fds, _, _ = socket.recv_fds(runner, 1 << 20, 4)
+    os.close(fds[0])
+    stage = messages.ACCOUNT if reason < messages.BELOW_UID_MIN else messages.POLICY
+    script.say(messages.pack_refused(1, 1, 0, stage, reason))
+    words = messages.Refused(1, 1, 0, stage, reason).explain("")
+    assert [StartRefused(1, 1, error=f"could not start: {words}")] == script.events
 
 
 def test_a_second_start_of_an_attempt_is_no_event(script: Script) -> None:

@@ -104,12 +104,15 @@ class Client:
         env: Mapping[str, str] | None = None,
         script: str = "",
         umask: int = 0o022,
+        uid: int = messages.UID_OWN,
+        user: str = "",
     ) -> None:
-        body = messages.pack_body(cwd, argv, env if env is not None else {"PATH": PATH}, script)
+        env = env if env is not None else {"PATH": PATH}
+        body = messages.pack_body(cwd, argv, env, script, user)
         fds = [output_fd]
         if len(body) > messages.BODY_INLINE_BYTES_MAX:
             fds.append(messages.body_memfd(body))
-        self.send(messages.pack_start(job, attempt, umask, body), fds)
+        self.send(messages.pack_start(job, attempt, umask, body, uid), fds)
         for fd in fds[1:]:
             os.close(fd)
 

@@ -26,26 +26,44 @@ U32 = 2**32 - 1
 REQUESTS = [
     (messages.pack_hello(U64), Hello(messages.VERSION, U64)),
     (messages.pack_hello(1, version=7), Hello(7, 1)),
-    (messages.pack_start(U64, U32, 0o777, b"body"), Start(U64, U32, 0o777, 4, b"body")),
-    (messages.pack_start(1, 1, 0, b""), Start(1, 1, 0, 0, b"")),
+    (
+        messages.pack_start(U64, U32, 0o777, b"body", 1000),
+        Start(U64, U32, 1000, 0o777, 4, b"body"),
+    ),
+    (messages.pack_start(1, 1, 0, b""), Start(1, 1, messages.UID_OWN, 0, 0, b"")),
     (messages.pack_signal(5, 6, 64), Signal(5, 6, 64)),
     (messages.pack_ack(5, 6), Ack(5, 6)),
     (messages.pack_stop(U32), Stop(U32)),
 ]
-EVENTS = [
-    (messages.pack_welcome(Welcome(1, 2, 3, U64, "1.0 grün")), Welcome(1, 2, 3, U64, "1.0 grün")),
-    (messages.pack_welcome(Welcome(1, 2, 3, 4, "")), Welcome(1, 2, 3, 4, "")),
-    (messages.pack_running(U64, U32, 7, 8), Running(U64, U32, 7, 8)),
-    (messages.pack_refused(1, 2, 28, messages.SPAWN), Refused(1, 2, 28, messages.SPAWN)),
-    (messages.pack_ready(), Ready()),
-] + [
-    (messages.pack_exited(exited), exited)
-    for exited in [
-        Exited(1, 2, 0x2A00, True, 3, 4, True, 5, 6, U64),
-        Exited(1, 2, -1, True, 3, 4, False, 0, 0, 0),
-        Exited(U64, U32, 0, False, 3, 4, False, 0, 0, 0),
+EVENTS = (
+    [
+        (
+            messages.pack_welcome(Welcome(1, 2, 3, U64, "1.0 grün")),
+            Welcome(1, 2, 3, U64, "1.0 grün"),
+        ),
+        (messages.pack_welcome(Welcome(1, 2, 3, 4, "")), Welcome(1, 2, 3, 4, "")),
+        (messages.pack_running(U64, U32, 7, 8), Running(U64, U32, 7, 8)),
+        (messages.pack_refused(1, 2, 28, messages.SPAWN), Refused(1, 2, 28, messages.SPAWN)),
+        (messages.pack_ready(), Ready()),
     ]
-]
+    + [
+        (messages.pack_refused(U64, 2, 0, stage, reason), Refused(U64, 2, 0, stage, reason))
+        for stage, reason in [
+            (messages.ACCOUNT, messages.GONE),
+            (messages.ACCOUNT, messages.SHELL),
+            (messages.POLICY, messages.BELOW_UID_MIN),
+            (messages.POLICY, messages.NO_SWITCH),
+        ]
+    ]
+    + [
+        (messages.pack_exited(exited), exited)
+        for exited in [
+            Exited(1, 2, 0x2A00, True, 3, 4, True, 5, 6, U64),
+            Exited(1, 2, -1, True, 3, 4, False, 0, 0, 0),
+            Exited(U64, U32, 0, False, 3, 4, False, 0, 0, 0),
+        ]
+    ]
+)
 
 
 @pytest.mark.parametrize(("data", "request_"), REQUESTS)
@@ -109,6 +127,41 @@ def test_fields_out_of_range_are_refused(data):
         messages.unpack_request(data)
 
 
+@pytest.mark.parametrize(
+    ("stage", "reason"),
+    [
+        (messages.EXEC, messages.GONE),
+        (messages.ACCOUNT, 0),
+        (messages.ACCOUNT, messages.NO_SWITCH),
+        (messages.POLICY, messages.GONE),
+        (messages.POLICY, messages.NO_SWITCH + 1),
+    ],
+)
+def test_a_reason_of_another_stage_is_refused(stage: int, reason: int):
+    """
+    ACCOUNT and POLICY have a reason, each its own; no other stage has one.
+    """
+    data = bytearray(messages.pack_refused(1, 1, 0, messages.CWD))
+    data[20:22] = stage, reason
+    with pytest.raises(MessageError):
+        messages.unpack_event(bytes(data))
+
+
+def test_every_reason_is_told_with_the_account():
+    """
+    People read a sentence; only the one about root needs no name.
+    """
+    assert messages.REASONS.keys() == {*range(1, 6), *range(16, 22)}
+    for reason in messages.REASONS:
+        stage = messages.ACCOUNT if reason < 16 else messages.POLICY
+        text = Refused(1, 1, 0, stage, reason).explain("alice")
+        assert ("alice" in text) == (reason != messages.ROOT)
+        assert "{" not in text
+    assert "account alice was deleted" == Refused(1, 1, 0, messages.ACCOUNT, messages.GONE).explain(
+        "alice"
+    )
+
+
 def test_random_bytes_are_read_or_refused(rng: random.Random):
     """
     Whatever arrives, the reader ends in a message or in MessageError.
@@ -137,9 +190,9 @@ def test_a_body_is_inline_up_to_its_limit():
     inline = messages.pack_start(1, 1, 0, b"x" * limit)
     announced = messages.pack_start(1, 1, 0, b"x" * (limit + 1))
 
-    assert Start(1, 1, 0, limit, b"x" * limit) == messages.unpack_request(inline)
+    assert Start(1, 1, messages.UID_OWN, 0, limit, b"x" * limit) == messages.unpack_request(inline)
     assert messages.MESSAGE_BYTES_MAX == len(inline)
-    assert Start(1, 1, 0, limit + 1, None) == messages.unpack_request(announced)
+    assert Start(1, 1, messages.UID_OWN, 0, limit + 1, None) == messages.unpack_request(announced)
 
 
 def test_a_body_announced_above_the_limit_is_refused():
@@ -167,16 +220,16 @@ def test_a_memfd_holds_the_body():
 
 
 @pytest.mark.parametrize(
-    ("cwd", "argv", "env", "script"),
+    ("cwd", "argv", "env", "script", "user"),
     [
-        ("/", ["true"], {}, ""),
-        ("/tmp", ["a", "", "c"], {"A": "1", "B": "", "C": "x=y"}, ""),
-        ("/tmp", [], {"A": "1"}, "#!/bin/sh\nexit\n"),
-        ("/tmp", ["p"], {}, "zero \0 byte"),
-        ("/ü\udcff", ["\udc80"], {"Ü": "\udcfe"}, "\udc81"),
+        ("/", ["true"], {}, "", ""),
+        ("/tmp", ["a", "", "c"], {"A": "1", "B": "", "C": "x=y"}, "", "alice"),
+        ("/tmp", [], {"A": "1"}, "#!/bin/sh\nexit\n", "bob"),
+        ("/tmp", ["p"], {}, "zero \0 byte", ""),
+        ("/ü\udcff", ["\udc80"], {"Ü": "\udcfe"}, "\udc81", "ü\udcff"),
     ],
 )
-def test_a_body_is_read_as_it_was_packed(cwd, argv, env, script):
+def test_a_body_is_read_as_it_was_packed(cwd, argv, env, script, user):
     """
     Empty texts, values with '=', bytes that are no UTF-8 and zeros in a script all pass.
     """
@@ -189,15 +242,16 @@ def test_a_body_is_read_as_it_was_packed(cwd, argv, env, script):
         [encode(text) for text in argv],
         {encode(name): encode(value) for name, value in env.items()},
         encode(script),
+        encode(user),
     )
-    assert expected == messages.unpack_body(messages.pack_body(cwd, argv, env, script))
+    assert expected == messages.unpack_body(messages.pack_body(cwd, argv, env, script, user))
 
 
 def test_a_body_cut_at_any_byte_is_refused():
     """
     A body without a script is whole or refused. (With one, the length in START guards its end.)
     """
-    body = messages.pack_body("/tmp", ["echo", "a"], {"PATH": "/bin", "A": ""})
+    body = messages.pack_body("/tmp", ["echo", "a"], {"PATH": "/bin", "A": ""}, user="alice")
     for size in range(len(body)):
         with pytest.raises(BodyError):
             messages.unpack_body(body[:size])
@@ -222,6 +276,14 @@ def test_what_no_process_can_be_given_is_refused(cwd, argv, env, script):
     """
     with pytest.raises(BodyError):
         messages.pack_body(cwd, argv, env, script)
+
+
+def test_a_user_with_a_zero_byte_is_refused():
+    """
+    The name of the account ends where its text does.
+    """
+    with pytest.raises(BodyError):
+        messages.pack_body("/", ["true"], {}, user="alice\0")
 
 
 def test_random_bodies_are_read_or_refused(rng: random.Random):

@@ -1,0 +1,65 @@
+"""
+Settings as people write them: `90s`, `256M`, `3`, `none`. Pure.
+"""
+
+from queuectl.durations import format_duration, parse_duration
+from queuectl.settings import SETTINGS, Setting, check
+from queuectl.sizes import format_size, parse_size
+from queuectl.views import SettingValue
+
+
+def parse_setting(setting: Setting, text: str) -> SettingValue:
+    """
+    Return the value of *setting* that *text* means. Raises ValueError, whose text is the key, the
+    rule and what was given.
+    """
+    text = text.strip()
+    value: SettingValue
+    if setting.optional and text.lower() == "none":
+        return None
+    try:
+        if setting.kind == "span":
+            value = parse_duration(text)
+        elif setting.kind == "size":
+            value = parse_size(text)
+        elif setting.kind == "choice":
+            value = text
+        else:
+            value = _number(text, whole=setting.kind == "count")
+    except ValueError as error:
+        none = ", or none" if setting.optional else ""
+        raise ValueError(f"{setting.key}: {error}{none}; got {text!a}") from error
+    rule = check(setting.key, value)
+    if rule is not None:
+        if setting.kind in ("span", "size"):
+            least, most = (format_setting(setting.key, int(each)) for each in _limits(setting))
+            rule = f"must be between {least} and {most}"
+        raise ValueError(f"{setting.key}: {rule}; got {text!a}")
+    return value
+
+
+def format_setting(key: str, value: SettingValue) -> str:
+    """
+    Return a setting's value as parse_setting() reads it: `1h`, `256M`, `3`, `none`.
+    """
+    kind = SETTINGS[key].kind if key in SETTINGS else None
+    if value is None:
+        return "none"
+    if kind == "span" and isinstance(value, int):
+        return format_duration(value)
+    if kind == "size" and isinstance(value, int):
+        return format_size(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _limits(setting: Setting) -> tuple[float, float]:
+    return setting.minimum, setting.maximum
+
+
+def _number(text: str, *, whole: bool) -> int | float:
+    try:
+        if whole or text.lstrip("+-").isdigit():
+            return int(text)
+        return float(text)
+    except ValueError:
+        raise ValueError("must be a whole number" if whole else "must be a number") from None

@@ -1,0 +1,143 @@
+"""
+What the log tells of jobs: each durable fact about one, or a sum of them when there are too many.
+
+A line for every run is worth reading until there are thousands a second; the system's journal then
+drops what comes, warnings and all (by default 10,000 entries of a service in 30 s). So there, of
+each second, only the first events are told one by one, and the rest as one line of counts; what
+went wrong has an allowance of its own. A log of our own, on stderr, has all.
+"""
+
+from collections import Counter
+from typing import Any
+
+from queuectld.core.records import (
+    DaemonStarted,
+    JobForgotten,
+    JobMoved,
+    Record,
+    RunEnded,
+    RunStarted,
+    StopRequested,
+)
+from queuectld.core.state import State
+
+WINDOW_MS = 1_000
+#: Of each second; together under the journal's 10,000 in 30 s.
+EVENTS_MAX = 100
+WARNINGS_MAX = 200
+
+
+class JobLog:
+    """
+    Tells of records, of jobs and of the daemon's start. Enqueues are not told one by one.
+    """
+
+    def __init__(self, log: Any, *, sums: bool) -> None:
+        self._log = log
+        self._sums = sums
+        self._window_ends_at = 0
+        self._told_count = 0
+        self._warned_count = 0
+        self._untold: Counter[str] = Counter()
+        self._unwarned: Counter[str] = Counter()
+
+    def next_deadline(self) -> int | None:
+        """
+        When to call attend(); None while everything is told.
+        """
+        return self._window_ends_at if self._untold or self._unwarned else None
+
+    def attend(self, now: int) -> None:
+        """
+        Tell the sums of a second that is over.
+        """
+        if now < self._window_ends_at:
+            return
+        self._told_count = self._warned_count = 0
+        self._window_ends_at = now + WINDOW_MS
+        if self._untold:
+            self._log.info("runs_summed", **self._untold)
+            self._untold.clear()
+        if self._unwarned:
+            dead, lost = self._unwarned["dead"], self._unwarned["lost"]
+            self._log.warning("failures_summed", dead=dead, lost=lost)
+            self._unwarned.clear()
+
+    def tell(self, record: Record, state: State, now: int) -> None:
+        """
+        Tell people of a durable fact.
+        """
+        self.attend(now)
+        if isinstance(record, RunStarted):
+            if self._may_tell("started"):
+                fields = _fields(state, record.number)
+                self._log.info("run_started", **fields, attempt=record.attempt, slot=record.slot)
+        elif isinstance(record, RunEnded):
+            self._run_ended(record, state)
+        elif isinstance(record, StopRequested):
+            if self._may_tell("stopped"):
+                fields = _fields(state, record.number)
+                self._log.info("stop_requested", **fields, attempt=record.attempt, why=record.why)
+        elif isinstance(record, JobMoved):
+            if self._may_tell("moved"):
+                self._log.info("job_moved", **_fields(state, record.number), state=record.state)
+        elif isinstance(record, JobForgotten):
+            self._log.debug("job_forgotten", job=record.number)
+        elif isinstance(record, DaemonStarted):
+            self._log.info("daemon_started", epoch=record.epoch, version=record.version)
+
+    def _run_ended(self, record: RunEnded, state: State) -> None:
+        """
+        A job that died and a run whose end nobody saw want somebody to look; a failure that is
+        retried does not.
+        """
+        if record.state == "dead" or record.end == "lost":
+            told = self._may_warn("dead" if record.state == "dead" else "lost")
+            level = self._log.warning
+        else:
+            told = self._may_tell("ended" if record.error is None else "failed")
+            level = self._log.info
+        if told:
+            level(
+                "run_ended",
+                **_fields(state, record.number),
+                attempt=record.attempt,
+                end=record.end,
+                exit_code=record.exit_code,
+                signal=record.signal,
+                error=record.error,
+                state=record.state,
+                span_ms=record.at - record.started_at,
+            )
+
+    def _may_tell(self, word: str) -> bool:
+        self._told_count += 1
+        if not self._sums or self._told_count <= EVENTS_MAX:
+            return True
+        self._untold[word] += 1
+        return False
+
+    def _may_warn(self, word: str) -> bool:
+        self._warned_count += 1
+        if not self._sums or self._warned_count <= WARNINGS_MAX:
+            return True
+        self._unwarned[word] += 1
+        return False
+
+
+def _fields(state: State, number: int) -> dict[str, Any]:
+    """
+    Return what every event of a job says of it: its number, its id and its queue.
+    """
+    job = state.jobs.get(number)
+    if job is None:  # Forgotten by a later record of the same batch.
+        return {"job": number}
+    return {"job": number, "id": state.spec(job).id, "queue": job.queue.name}
+
+
+def job_id(state: State, number: int) -> str:
+    """
+    Return a job's id: its number if the job is forgotten.
+    """
+    job = state.jobs.get(number)
+    return str(number) if job is None else state.spec(job).id

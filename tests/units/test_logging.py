@@ -1,0 +1,258 @@
+"""
+The log: entries of the system's journal, the catalog that explains them, sums under load, levels.
+"""
+
+import ast
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from queuectld.core.records import JobMoved, RunEnded, RunStarted
+from queuectld.core.state import State
+from queuectld.runtime.job_log import EVENTS_MAX, WARNINGS_MAX, JobLog, job_id
+from queuectld.runtime.log import LineLogger, Log
+from queuectld.runtime.log_events import KINDS
+from queuectld.runtime.system_journal import PRIORITIES, JournalLogger, Renderer, sender
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Collected:
+    """
+    A log that keeps what it is told.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str, dict[str, Any]]] = []
+
+    def __getattr__(self, level: str) -> Any:
+        assert level in PRIORITIES
+        return lambda event, **fields: self.events.append((level, event, fields))
+
+
+def logged_events() -> dict[str, set[str]]:
+    """
+    Return what the daemon's sources log: event -> the fields that are named there.
+    """
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "queuectld").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            level = (name.rpartition(".")[2] in PRIORITIES and "log" in name) or name == "level"
+            if level and node.args:
+                for constant in ast.walk(node.args[0]):
+                    if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
+                        fields = {keyword.arg or "**" for keyword in node.keywords}
+                        found.setdefault(constant.value, set()).update(fields)
+    return found
+
+
+def test_every_event_has_a_kind() -> None:
+    """
+    What is logged is listed, and what is listed is logged; each with an id of its own.
+    """
+    assert set(KINDS) == set(logged_events())
+    ids = [kind.message_id for kind in KINDS.values()]
+    assert len(ids) == len(set(ids))
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in ids)
+
+
+def test_messages_use_fields_that_are_there() -> None:
+    """
+    A message names only fields that its event has.
+    """
+    for event, fields in logged_events().items():
+        message = KINDS[event].message
+        if isinstance(message, str):
+            used = set(re.findall(r"{(\w+)}", message))
+            given = fields | ({"id", "queue"} if "**" in fields or "job" in fields else set())
+            assert used <= given, event
+
+
+def test_the_catalog_explains_every_kind() -> None:
+    """
+    Each id has an entry with a subject, and the catalog has no others.
+    """
+    text = (ROOT / "systemd/queuectl.catalog").read_text()
+    entries = re.findall(
+        r"^-- ([0-9a-f]{32})\nSubject: .+\nDefined-By: queuectl\n", text, re.MULTILINE
+    )
+    assert len(re.findall("^-- ", text, re.MULTILINE)) == len(entries)
+    assert sorted(kind.message_id for kind in KINDS.values()) == sorted(entries)
+
+
+def entry(level: str, **event: Any) -> dict[str, str]:
+    """
+    Return the journal's fields of an event.
+    """
+    fields, nothing = Renderer()(None, level, event)
+    assert {} == nothing
+    return dict(field.decode().split("=", 1) for field in fields)
+
+
+def test_an_entry_has_the_fields_of_its_event() -> None:
+    """
+    Names, priority, id and message of an end.
+    """
+    event = {"job": 3, "id": "nightly", "queue": "q", "attempt": 2, "error": "exit code 3"}
+    found = entry("info", event="run_ended", **event, state="failed", span_ms=1500, signal=None)
+    user = found.pop("QUEUECTL_USER")
+    assert user
+    expected = {
+        "SYSLOG_IDENTIFIER": "queuectld",
+        "PRIORITY": "5",
+        "MESSAGE_ID": KINDS["run_ended"].message_id,
+        "MESSAGE": "Job nightly: attempt 2: exit code 3, after 1.5 s; it is failed",
+        "QUEUECTL_EVENT": "run_ended",
+        "QUEUECTL_NUMBER": "3",
+        "QUEUECTL_JOB": "nightly",
+        "QUEUECTL_QUEUE": "q",
+        "QUEUECTL_ATTEMPT": "2",
+        "QUEUECTL_ERROR": "exit code 3",
+        "QUEUECTL_STATE": "failed",
+        "QUEUECTL_SPAN_MS": "1500",
+    }
+    assert expected == found
+
+
+def test_no_event_is_lost_for_its_form() -> None:
+    """
+    A missing field, an unknown event, text that is not UTF-8 and text without end make an entry.
+    """
+    assert "Listening at ?" == entry("info", event="listening")["MESSAGE"]
+    assert "invented" == entry("error", event="invented")["MESSAGE"]
+    assert "5" == entry("info", event="job_moved", job=5, state="held")["QUEUECTL_JOB"]
+    assert "bob" == entry("info", event="job_moved", job=5, user="bob")["QUEUECTL_USER"]
+    odd = entry("error", event="refused_to_run", reason="\udcff" + "x" * 100_000)
+    assert odd["MESSAGE"].startswith("Refused to run: \\udcffxxx")
+    assert max(len(value) for value in odd.values()) < 5_000
+
+
+def test_the_journal_is_used_when_stderr_is_it(tmp_path: Path) -> None:
+    """
+    Only a stderr that is the very stream named counts; a journal that is gone loses no more than
+    the entry.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs, open(tmp_path / "log", "w") as file:
+        found = os.fstat(ours.fileno())
+        stream = f"{found.st_dev}:{found.st_ino}"
+        assert sender(file.fileno(), stream) is None
+        assert sender(ours.fileno(), "") is None
+        assert sender(theirs.fileno(), stream) is None
+
+    def gone(*_fields: bytes) -> None:
+        raise ConnectionRefusedError
+
+    JournalLogger(gone).info(b"MESSAGE=x")
+
+
+def test_the_level_changes_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """
+    A logger that is in use follows a change of level.
+    """
+    log_config = Log()
+    try:
+        log_config.configure()
+        log = structlog.get_logger()
+        log.info("one")
+        log_config.set_level("warning")
+        log.info("two")
+        log.warning("three")
+        log_config.set_level("debug")
+        log.debug("four")
+    finally:
+        structlog.reset_defaults()
+    lines = capfd.readouterr().err.splitlines()
+    assert ["one", "three", "four"] == [re.findall('"event":"(.*?)"', line)[0] for line in lines]
+    LineLogger(-1).info("nobody reads it")
+
+
+def ended(number: int, *, state: str = "completed", end: str = "exited") -> RunEnded:
+    """
+    Return the end of a run.
+    """
+    error = None if state == "completed" else "exit code 1"
+    fields: Mapping[str, Any] = {
+        "number": number,
+        "at": 2_000,
+        "attempt": 1,
+        "slot": 1,
+        "started_at": 1_000,
+        "end": end,
+        "state": state,
+        "due_at": 0,
+        "attempts_before": 0,
+        "exit_code": 0 if error is None else 1,
+        "signal": None,
+        "error": error,
+        "user_ms": None,
+        "system_ms": None,
+        "memory_max_bytes": None,
+    }
+    return RunEnded(**fields)
+
+
+def test_what_wants_somebody_to_look_is_a_warning() -> None:
+    """
+    A dead job and a lost attempt are warnings, a failure that is retried is not.
+    """
+    log, state = Collected(), State()
+    job_log = JobLog(log, sums=False)
+    for record in (
+        ended(1),
+        ended(2, state="failed"),
+        ended(3, state="dead"),
+        ended(4, state="failed", end="lost"),
+    ):
+        job_log.tell(record, state, 0)
+    assert ["info", "info", "warning", "warning"] == [level for level, _, _ in log.events]
+    assert "9" == job_id(state, 9)
+
+
+def test_a_busy_second_is_summed_up() -> None:
+    """
+    Beyond the first of a second, ordinary events and warnings are counted, each on their own
+    account, and the counts are told when the second is over.
+    """
+    log, state = Collected(), State()
+    job_log = JobLog(log, sums=True)
+    assert job_log.next_deadline() is None
+    for number in range(1_000):
+        job_log.tell(RunStarted(number, 5, 1, 1, 1, 0), state, 10_000 + number // 2)
+        job_log.tell(ended(number), state, 10_000 + number // 2)
+        job_log.tell(ended(number, state="dead"), state, 10_000 + number // 2)
+    job_log.tell(JobMoved(1, 5, "held", 0, 0, 0, None), state, 10_600)
+    levels = [level for level, _, _ in log.events]
+    assert (EVENTS_MAX, WARNINGS_MAX) == (levels.count("info"), levels.count("warning"))
+    assert 11_000 == job_log.next_deadline()
+    job_log.attend(10_999)
+    assert len(levels) == len(log.events)
+    job_log.attend(11_000)
+    assert [
+        ("info", "runs_summed", {"started": 950, "ended": 950, "moved": 1}),
+        ("warning", "failures_summed", {"dead": 800, "lost": 0}),
+    ] == log.events[-2:]
+    assert job_log.next_deadline() is None
+    job_log.tell(ended(1), state, 11_100)
+    assert "run_ended" == log.events[-1][1]
+
+
+def test_a_log_of_our_own_has_all() -> None:
+    """
+    Without a journal that drops what is too much, nothing is summed up.
+    """
+    log = Collected()
+    job_log = JobLog(log, sums=False)
+    for number in range(1_000):
+        job_log.tell(ended(number), State(), 5)
+    assert 1_000 == len(log.events)
+    assert job_log.next_deadline() is None

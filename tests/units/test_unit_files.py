@@ -1,0 +1,103 @@
+"""
+The unit files as systemd reads them without running them. What they do is tests/box's.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+UNITS = sorted((ROOT / "systemd").rglob("*.s[eo]*[et]"))
+
+analyze = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="needs systemd-analyze"
+)
+
+
+def values(unit: str, key: str) -> list[str]:
+    """
+    Return the values of a key in a unit file.
+    """
+    lines = (ROOT / "systemd" / unit).read_text().splitlines()
+    return [line.partition("=")[2] for line in lines if line.startswith(f"{key}=")]
+
+
+def test_the_units_are_found() -> None:
+    """
+    Three units for the machine, three for a user.
+    """
+    assert 6 == len(UNITS), UNITS
+
+
+@analyze
+@pytest.mark.parametrize("unit", UNITS, ids=str)
+def test_systemd_understands_every_line(unit: Path) -> None:
+    """
+    No unknown key, section or value: systemd passes over those with a warning.
+    """
+    manager = "--user" if unit.parent.name == "user" else "--system"
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", manager, unit]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    ours = [line for line in said.splitlines() if str(unit) in line and "executable" not in line]
+    assert [] == ours
+
+
+@analyze
+def test_the_daemon_is_locked_in() -> None:
+    """
+    The unit of the process that parses what strangers send scores 1.5 or less.
+    """
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager"]
+    unit = ROOT / "systemd/queuectld.service"
+    said = subprocess.run([*command, unit], capture_output=True, text=True, check=False).stdout
+    score = said.splitlines()[-1].partition(":")[2].split()[0]
+    assert float(score) <= 1.5, said
+
+
+def test_jobs_are_not_the_units() -> None:
+    """
+    Systemd signals the runners only, never their jobs, and keeps what they remember.
+    """
+    for unit in ("queuectl-runner.service", "user/queuectl-runner.service"):
+        assert ["process"] == values(unit, "KillMode")
+        assert ["continue"] == values(unit, "OOMPolicy")
+        assert ["always"] == values(unit, "Restart")
+    assert ["yes"] == values("queuectl-runner.service", "Delegate")
+    assert ["yes"] == values("queuectl-runner.service", "RuntimeDirectoryPreserve")
+
+
+def test_the_daemon_alone_reaches_the_runner() -> None:
+    """
+    Systemd makes the runner's directory what the runner with --daemon-user makes it: at no moment
+    between two runners is the daemon kept out, and at none is anybody else let in.
+    """
+    [command] = values("queuectl-runner.service", "ExecStart")
+    [account] = values("queuectld.service", "User")
+    assert f" --daemon-user {account} " in command
+    assert f"u {account} " in (ROOT / "systemd/sysusers.conf").read_text()
+    assert [account] == values("queuectl-runner.service", "Group")
+    assert ["0710"] == values("queuectl-runner.service", "RuntimeDirectoryMode")
+    assert [] == values("queuectl-runner.service", "User")
+
+
+def test_the_runner_is_where_the_daemon_looks() -> None:
+    """
+    Both units of a pair name one directory, and the socket is where clients look.
+    """
+    from queuectl.discovery import SYSTEM_SOCKET
+    from queuectld.options import SYSTEM_RUNNER_DIR, SYSTEM_STATE_DIR
+
+    [command] = values("queuectl-runner.service", "ExecStart")
+    assert f"--dir {SYSTEM_RUNNER_DIR} " in command
+    assert [SYSTEM_RUNNER_DIR] == [
+        f"/run/{name}" for name in values("queuectl-runner.service", "RuntimeDirectory")
+    ]
+    assert [SYSTEM_STATE_DIR] == [
+        f"/var/lib/{name}" for name in values("queuectld.service", "StateDirectory")
+    ]
+    assert [SYSTEM_SOCKET] == values("queuectld.socket", "ListenStream")
+    [runner] = values("user/queuectl-runner.service", "ExecStart")
+    [daemon] = values("user/queuectld.service", "ExecStart")
+    assert runner.partition("--dir ")[2] == daemon.partition("--runner-dir ")[2]
