@@ -293,13 +293,30 @@ def connect(path: str) -> socket.socket:
         connection.connect(path)
     except PermissionError as error:
         connection.close()
-        raise AccessDenied(f"{path}: not permitted") from error
+        raise AccessDenied(f"{path}: not permitted{_how_to_be(path)}") from error
     except OSError as error:
         connection.close()
         if error.errno is None:  # Python's own: a path longer than sun_path, or with a NUL.
             raise UsageError(f"{path}: no path of a Unix socket: {error}") from error
         raise DaemonUnreachable(f"no daemon listens at {path} ({error.strerror})") from error
     return connection
+
+
+def _how_to_be(path: str) -> str:
+    """
+    Say how to become one of those who may use the socket at *path*, where a group may.
+    """
+    import grp  # Only who is turned away pays for it.
+    import stat
+
+    try:
+        found = os.stat(path)
+        group = grp.getgrgid(found.st_gid).gr_name
+    except (OSError, KeyError):
+        return ""
+    if not found.st_mode & stat.S_IWGRP or found.st_gid in (0, *os.getgroups()):
+        return ""
+    return f"; to join its group: sudo usermod -aG {group} $USER, then log in again"
 
 
 def read_umask() -> int:

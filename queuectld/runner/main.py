@@ -39,12 +39,12 @@ import time
 from typing import NamedTuple
 
 from queuectld.runner.accounts import Accounts
+from queuectld.runner.capabilities import give_up_inheritable
 from queuectld.runner.clock import now_ms
 from queuectld.runner.endpoint import SOCKET_NAME, listen
 from queuectld.runner.ledger import Ledger, LedgerError, read_boot_id
 from queuectld.runner.policy import PolicyError, open_trusted
 from queuectld.runner.runner import Runner
-from queuectld.runner.switch import held_capabilities
 
 EX_OK, EX_USAGE, EX_DATAERR, EX_NOUSER, EX_OSERR, EX_TEMPFAIL, EX_NOPERM = 0, 64, 65, 67, 71, 75, 77
 
@@ -167,8 +167,7 @@ def _parse(arguments: list[str]) -> Options:
 def _read_accounts(options: Options) -> Accounts:
     if os.geteuid() != 0:
         raise ExitError(EX_NOPERM, "--policy: only root can start jobs under other accounts")
-    if held_capabilities():
-        raise ExitError(EX_NOPERM, "we have inheritable or ambient capabilities: jobs would too")
+    give_up_inheritable()
     try:
         if options.executor:
             os.close(open_trusted(options.executor))

@@ -162,15 +162,6 @@ def read_report(report_fd: int) -> tuple[int, int] | None:
     return stage, number
 
 
-def held_capabilities() -> bool:
-    """
-    Whether this process has capabilities that an execve(2) under another account would keep.
-    """
-    with open("/proc/self/status", "rb") as file:
-        fields = dict(line.split(b":", 1) for line in file)
-    return any(int(fields[name], 16) for name in (b"CapInh", b"CapAmb"))
-
-
 def _switch(account: Account) -> None:
     uid, gid = account.uid, account.gid
     os.setgroups(account.groups)

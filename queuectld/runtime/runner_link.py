@@ -373,7 +373,7 @@ class RunnerLink:
         passing = message.errno in PASSING_ERRNOS or message.stage == messages.STOPPING
         exit_code = None
         if message.stage in (messages.ACCOUNT, messages.POLICY):
-            reason = message.explain("")
+            reason = message.explain(effect.user if effect is not None else "")
         elif message.stage == messages.SWITCH:
             reason = f"cannot become its account: {reason}"
         elif effect is not None and message.stage == messages.CWD:

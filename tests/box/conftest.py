@@ -2,11 +2,18 @@
 Boxes for the tests: installed, booted, and gone at the end.
 """
 
+import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from debian_box import SUITES, Box, NoTree, base_tree, unavailable
-from installation import install
+from installation import ROOT, install
+
+# What builds the packages.
+sys.path.append(os.fspath(ROOT / "tests/packaging"))
 
 REASON = unavailable()
 
@@ -33,3 +40,15 @@ def make_box(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Box]]:
     yield make
     for box in made:
         box.destroy()
+
+
+@pytest.fixture(scope="session")
+def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    The package for Debian, in a folder of the tests' own.
+    """
+    if REASON is not None:
+        pytest.skip(REASON)
+    from package_files import build
+
+    return Path(shutil.copy2(build().deb, tmp_path_factory.mktemp("package")))

@@ -10,13 +10,6 @@ from installation import write
 
 WAIT_S = 30.0
 DAEMON, RUNNER, SOCKET = "queuectld.service", "queuectl-runner.service", "queuectld.socket"
-#: Until jobs run as who submitted them, the runner has the daemon's own account in these tests.
-OWN_ACCOUNT = """[Service]
-User=queuectl
-RuntimeDirectoryMode=0700
-ExecStart=
-ExecStart=/usr/bin/queuectl-runner --stay --dir /run/queuectl-runner
-"""
 #: Runs until its file is there, and exits with 7; or until it is told to end, and exits with 9.
 PATIENT = (
     "trap 'echo told; exit 9' TERM; echo up; "

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from debian_box import Box, wait_until
 from installation import write
-from queue_in_box import DAEMON, OWN_ACCOUNT, RUNNER, SOCKET, WAIT_S, QueueInBox
+from queue_in_box import DAEMON, RUNNER, SOCKET, WAIT_S, QueueInBox
 
 from queuectld.runner.process import exit_status
 
@@ -129,7 +129,6 @@ def queue(make_box: Callable[[str], Box]) -> QueueInBox:
     The machine's queue on a booted machine.
     """
     box = make_box("jobs")
-    write(box, "/etc/systemd/system/queuectl-runner.service.d/own.conf", OWN_ACCOUNT)
     write(box, "/etc/queuectl/queuectld.toml", "workers = 2\n")
     box.boot()
     return QueueInBox(box)

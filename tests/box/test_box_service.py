@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from debian_box import Box, wait_until
 from installation import write
-from queue_in_box import DAEMON, OWN_ACCOUNT, RUNNER, SOCKET, WAIT_S, QueueInBox
+from queue_in_box import DAEMON, RUNNER, SOCKET, WAIT_S, QueueInBox
 
 CONFIGURATION = "/etc/queuectl/queuectld.toml"
 
@@ -21,7 +21,6 @@ def queue(make_box: Callable[[str], Box]) -> QueueInBox:
     The machine's queue on a booted machine, with a watchdog that bites soon.
     """
     box = make_box("service")
-    write(box, "/etc/systemd/system/queuectl-runner.service.d/own.conf", OWN_ACCOUNT)
     write(box, "/etc/systemd/system/queuectld.service.d/soon.conf", "[Service]\nWatchdogSec=4s\n")
     write(box, CONFIGURATION, "workers = 2\nmax_retries = 5\n")
     box.boot()
@@ -150,7 +149,7 @@ def test_many_jobs_are_summed_up(queue: QueueInBox) -> None:
     count = 400
     jobs = "\n".join(json.dumps({"command": "true", "queue": "many"}) for _ in range(count))
     since = queue.box.shell("date '+%F %T'")
-    queue.box.run("queuectl", "worker", "start", "--count", "6", user="alice")
+    queue.box.run("queuectl", "worker", "start", "--count", "6")
     queue.box.run("queuectl", "enqueue", "-f", "-", user="alice", stdin=jobs)
 
     def numbers() -> tuple[int, int]:

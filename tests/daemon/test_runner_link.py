@@ -105,7 +105,7 @@ def script(tmp_path: os.PathLike[str]) -> Iterator[Script]:
 
 
 def run(number: int = 1, argv: list[str] | None = None) -> StartRun:
-    return StartRun(number, 1, argv or ["no-such", "x"], {"A": "b"}, "/here", 0o22)
+    return StartRun(number, 1, argv or ["no-such", "x"], {"A": "b"}, "/here", 0o22, user="alice")
 
 
 def test_a_greeting_tells_what_the_runner_knows(script: Script) -> None:
@@ -227,7 +227,7 @@ def test_a_refusal_of_an_account_is_explained(script: Script, reason: int) -> No
     os.close(fds[0])
     stage = messages.ACCOUNT if reason < messages.BELOW_UID_MIN else messages.POLICY
     script.say(messages.pack_refused(1, 1, 0, stage, reason))
-    words = messages.Refused(1, 1, 0, stage, reason).explain("")
+    words = messages.Refused(1, 1, 0, stage, reason).explain("alice")
     assert [StartRefused(1, 1, error=f"could not start: {words}")] == script.events
 
 

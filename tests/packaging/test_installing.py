@@ -15,7 +15,7 @@ import pytest
 from debian_box import Box, unavailable, wait_until
 from installation import write
 from package_files import ROOT, Packages, build, need
-from queue_in_box import DAEMON, OWN_ACCOUNT, RUNNER, SOCKET, QueueInBox
+from queue_in_box import DAEMON, RUNNER, SOCKET, QueueInBox
 
 from queuectl import __version__
 
@@ -76,9 +76,7 @@ def new_box(name: str, suite: str) -> Box:
     reason = unavailable()
     if reason is not None:
         pytest.skip(reason)
-    box = Box(name, suite)
-    write(box, f"/etc/systemd/system/{RUNNER}.d/own-account.conf", OWN_ACCOUNT)
-    return box
+    return Box(name, suite)
 
 
 def install(box: Box, deb: Path) -> str:
@@ -191,9 +189,7 @@ def test_removed_and_purged(packages: Packages, machine: Box) -> None:
     wait_until(lambda: queue.state("kept") == "held", 30, "the job of before is there")
     machine.run("dpkg", "--purge", "queuectl")
     left = "find / -xdev -name '*queuectl*' -not -path '/proc/*' -not -path '/var/tmp/*'"
-    own = f"/etc/systemd/system/{RUNNER}.d"
-    found = [each for each in machine.shell(left).splitlines() if not each.startswith(own)]
-    assert [] == found
+    assert "" == machine.shell(left)
     assert "queuectl" in machine.shell("getent passwd queuectl")
 
 

@@ -7,6 +7,7 @@ import pwd
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -192,22 +193,31 @@ def test_only_root_has_a_policy(folder: Path):
     assert "only root" in done.stderr
 
 
-def test_capabilities_that_jobs_would_inherit_are_refused(folder: Path):
+def test_capabilities_that_jobs_would_inherit_are_given_up(folder: Path):
     """
-    Exit code 77: a job must not have more than its account.
+    Whatever the runner was started with, its own rights stay and jobs get none: a job must not
+    have more than its account.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         pytest.skip("no setpriv here")
-    (folder / "policy").write_text(POLICY)
-    done = subprocess.run(
-        [
-            *(setpriv, "--inh-caps=+chown", *RunnerProcess.COMMAND),
-            *("--dir", folder / "runner", "--policy", folder / "policy"),
-        ],
-        cwd=RunnerProcess.ROOT,
-        capture_output=True,
-        text=True,
+    code = (
+        "from queuectld.runner.capabilities import give_up_inheritable; give_up_inheritable(); "
+        "print(open('/proc/self/status').read())"
     )
-    assert (77, 1) == (done.returncode, done.stderr.count("\n"))
-    assert "capabilities" in done.stderr
+    command = [setpriv, "--inh-caps=+chown,+perfmon", "--ambient-caps=+chown"]
+    sets: list[dict[str, int]] = []
+    for program in (["cat", "/proc/self/status"], [sys.executable, "-c", code]):
+        said = subprocess.run(
+            [*command, *program],
+            cwd=RunnerProcess.ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        lines = [line.split(":\t") for line in said.splitlines() if line.startswith("Cap")]
+        sets.append({name: int(value, 16) for name, value in lines})
+    before, after = sets
+    assert before["CapInh"] != 0
+    assert before["CapAmb"] != 0
+    assert {**before, "CapInh": 0, "CapAmb": 0} == after
