@@ -181,6 +181,17 @@ def _check_range(field: str, value: int | None, low: int, high: int, unit: str =
         raise Refusal("usage", f"{field} must be between {low} and {high}{unit}", field)
 
 
+def _check_priority(peer: Peer, priority: int) -> None:
+    _check_range("priority", priority, -PRIORITY_MAX, PRIORITY_MAX)
+    if priority > 0 and not peer.admin:
+        raise Refusal(
+            "denied",
+            "priority above 0 is for root and members of the group queuectl-admin; "
+            "leave it out or give one of at most 0",
+            "priority",
+        )
+
+
 def _due(spec: JobSpec, now: int, wall_offset_ms: int) -> tuple[JobState, int]:
     """
     Return the state that a new job begins in, and when it is due.
@@ -218,14 +229,7 @@ def admit(
     queue = spec.queue if spec.queue is not None else DEFAULT_QUEUE
     if queue not in state.queues:
         check_name(queue, "queue")
-    _check_range("priority", spec.priority, -PRIORITY_MAX, PRIORITY_MAX)
-    if spec.priority > 0 and not peer.admin:
-        raise Refusal(
-            "denied",
-            "priority above 0 is for root and members of the group queuectl-admin; "
-            "leave it out or give one of at most 0",
-            "priority",
-        )
+    _check_priority(peer, spec.priority)
     _check_range("max_retries", spec.max_retries, 0, RETRIES_MAX)
     _check_range("timeout", spec.timeout_ms, 1, SPAN_MS_MAX, " ms")
     _check_range("kill_after", spec.kill_after_ms, 0, SPAN_MS_MAX, " ms")

@@ -94,7 +94,7 @@ def test_a_job_is_its_submitters(box: Box, user: str) -> None:
     queue.wait_for_state("who", "completed")
     uid, name, groups, cwd, home, *capabilities = queue.queuectl("logs", "who").splitlines()
     assert (box.shell(f"id -u {user}"), user) == (uid, name)
-    assert box.shell(f"id -Gn {user}").split() == groups.split()
+    assert sorted(box.shell(f"id -Gn {user}").split()) == sorted(groups.split())
     assert ("/", f"/home/{user} {user} {user}") == (cwd, home)
     sets = dict(line.split(":\t") for line in capabilities)
     held = {each: int(sets[each], 16) for each in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
@@ -170,7 +170,7 @@ def test_admins_see_all_jobs_but_not_what_they_are(
     [
         "enqueue --priority 1 true",
         "worker start --count 1",
-        "worker stop --all",
+        "worker stop",
         "config set max_retries 9",
         "config unset max_retries",
         "queue set default --concurrency 1",
@@ -184,12 +184,20 @@ def test_what_is_everybodys_is_for_admins(box: Box, words: str) -> None:
     """
     Exit code 77 and one line that names the group.
     """
-    before = ask(box, "root", "config", "list").stdout + ask(box, "root", "worker", "list").stdout
+
+    def shared() -> list[str]:
+        lists = (
+            ["config", "list", "--json"],
+            ["worker", "list", "-q"],
+            ["queue", "list", "--json"],
+        )
+        return [ask(box, "root", *each).stdout for each in lists]
+
+    before = shared()
     said = ask(box, "alice", *words.split())
     assert (DENIED, "", 1) == (said.returncode, said.stdout, said.stderr.count("\n")), said
     assert "queuectl-admin" in said.stderr
-    after = ask(box, "root", "config", "list").stdout + ask(box, "root", "worker", "list").stdout
-    assert before == after
+    assert before == shared()
 
 
 @pytest.mark.parametrize("user", ADMINS)
@@ -250,7 +258,7 @@ def test_an_account_that_may_have_no_jobs_any_more(
     root.queuectl("release", number)
     root.wait_for_state(number, "dead")
     assert f"could not start: {reason}" == root.show(number)["last_error"]
-    assert 0 == root.show(number)["exit_code"] or root.show(number)["exit_code"] is None
+    assert root.show(number)["exit_code"] is None
     assert not box.path(f"/var/tmp/late-{user}").exists()
 
 
@@ -275,7 +283,7 @@ def test_nobody_talks_to_the_runner(box: Box) -> None:
     )
     assert [
         "710 root queuectl",
-        "600 queuectl root",
+        "600 queuectl queuectl",
         "644 root root",
         "755 root root",
     ] == found.splitlines()

@@ -1,0 +1,44 @@
+"""
+The document of who may do what against the commands that there are and what the daemon refuses.
+"""
+
+from markdown_reader import Document, code_in
+
+from queuectl.commands.guide import all_commands
+from queuectl.errors import EXIT_CODES
+from queuectld.runner.policy import Policy
+from queuectld.runtime.peers import ADMIN_GROUP
+
+SECURITY = Document("docs/security.md")
+#: The commands that send a request that is for admins only. Each is tried in tests/box.
+REFUSED = {
+    *("worker start", "worker stop", "queue set", "queue pause", "queue resume", "queue delete"),
+    *("config set", "config unset", "daemon stop"),
+}
+
+
+def test_each_command_is_in_the_table() -> None:
+    """
+    Once each, in the order of the help; nothing else.
+    """
+    found = [code_in(row[0]) for row in SECURITY.table("Commands")]
+    assert [[command.name] for command in all_commands()] == found
+
+
+def test_what_members_are_refused() -> None:
+    """
+    The table says it of these commands and of no other.
+    """
+    found = {code_in(row[0])[0] for row in SECURITY.table("Commands") if row[1] == "refused"}
+    assert REFUSED == found
+
+
+def test_names_and_numbers() -> None:
+    """
+    Groups, exit codes and the policy's default are those of the code.
+    """
+    assert ADMIN_GROUP in code_in(SECURITY.table("People")[2][1])
+    prose = SECURITY.section("Commands").prose
+    assert f"exit code {EXIT_CODES['denied']}" in prose
+    assert f"exit code {EXIT_CODES['not_found']}" in prose
+    assert f"uid {Policy().uid_min}" in SECURITY.section("What runs").prose
