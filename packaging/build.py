@@ -6,8 +6,8 @@ Two runs of one commit give the same bytes, on any machine with the same C compi
 small program to compile): what is brought is pinned by hash, files are stamped with the time of the
 commit (SOURCE_DATE_EPOCH, if that is set), and the program that writes the packages is pinned too.
 That program is nfpm, a single static binary: the distributions' own tools would be two
-descriptions, rpmbuild's output depends on the release of rpm that is at hand, and neither builds for
-the other kind of system.
+descriptions, rpmbuild's output depends on the release of rpm that is at hand, and neither builds
+for the other kind of system.
 
 Everything is prepared in build/stage, where it can be looked at.
 """
