@@ -127,8 +127,9 @@ class Queue:
             return 0
         due = self.state.timers.head(self.state.is_due)
         expiry = self._next_expiry()
-        times = [time for time in (due[0] if due else None, expiry) if time is not None]
-        return min(times) if times else None
+        if due is None or (expiry is not None and expiry < due[0]):
+            return expiry
+        return due[0]
 
     def validate(self) -> None:
         """

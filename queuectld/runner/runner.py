@@ -100,7 +100,9 @@ class Runner:
             return False
         if self._runs.is_stopping:
             return True
-        return not self._stay and self._daemon is None and monotonic_ms() >= self._leave_at
+        if self._stay or self._daemon is not None or self._ledger.is_waiting:
+            return False
+        return monotonic_ms() >= self._leave_at
 
     def _wants_look(self) -> bool:
         return self._runs.is_unsettled or self._ledger.is_waiting or not self._is_listening

@@ -133,6 +133,8 @@ class Daemon:
         self._committing = False
         self._storage_full = False
         self._poll_at: int | None = None
+        #: The queue's next deadline, as of the last sleep.
+        self._due_at: int | None = None
         self._tell_ready: Callable[[], None] | None = None
 
     # --- wiring, used by main.py ------------------------------------------------------------
@@ -241,9 +243,10 @@ class Daemon:
         sleep_ms = SLEEP_SCHEDULED_MS_MAX if waiting else SLEEP_MS_MAX
         if self._poll_at is None:
             self._poll_at = self.streams.next_deadline(now)
+        self._due_at = None if self._crowded else self.queue.next_deadline()
         for deadline in (
             None if self._tell_ready is None else self.started_at + READY_MS_MAX,
-            None if self._crowded else self.queue.next_deadline(),
+            self._due_at,
             self._poll_at,
             self.runner.next_deadline() if self.runner is not None else None,
             self.server.next_deadline() if self.server is not None else None,
@@ -267,8 +270,7 @@ class Daemon:
         self.housekeeping.attend(now)
         self.job_log.attend(now)
         self.manager.attend(now, healthy=self._healthy(), status=lambda: status_line(self))
-        deadline = self.queue.next_deadline()
-        if deadline is not None and deadline <= now and not self._crowded:
+        if self._due_at is not None and self._due_at <= now:
             self.event(TimerFired())
 
     def _healthy(self) -> bool:
@@ -357,6 +359,7 @@ class Daemon:
             if isinstance(error, JournalFull):
                 # Nothing of it was written: the same batch is tried again when there is room.
                 self.housekeeping.found_no_room()
+                self._answer_looks()
                 self._note_storage()
                 return
             batch, self._in_flight = self._in_flight, None
@@ -382,6 +385,17 @@ class Daemon:
                     self.housekeeping.check_output(record.number, record.attempt)
         self._note_storage()
         self._submit()
+
+    def _answer_looks(self) -> None:
+        """
+        Answer who only looks and was to wait for a batch that now waits for room, perhaps for long.
+        """
+        for gathering in (self._in_flight, self._gathering):
+            if gathering is not None:
+                looks = [effect for effect in gathering.effects if _looks(effect)]
+                gathering.effects = [each for each in gathering.effects if not _looks(each)]
+                for effect in looks:
+                    self.perform(effect)
 
     def _note_storage(self) -> None:
         full = self.journal.full or self.housekeeping.waits_for_room

@@ -425,6 +425,8 @@ def test_a_ledger_that_cannot_be_written_anew_goes_on(directory: Directory):
             return super().open(name, flags, directory_fd)
 
     directory.open().greet(1)
+    with pytest.raises(OSError, match="room"):
+        directory.open(OTHER_BOOT, NoNewFile())  # Its pids mean nothing in this boot.
     ledger = directory.open(files=NoNewFile())
     for job in range(1, 10_000):
         ledger.intend(job, 1, 500 + job)
