@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, cast
 import structlog
 
 from queuectl import __version__
-from queuectl.discovery import make_private, runtime_dir, state_dir, user_socket
+from queuectl.discovery import SYSTEM_SOCKET, make_private, runtime_dir, state_dir, user_socket
 from queuectl.errors import QueuectlError
 from queuectl.protocol import PROTOCOL_VERSION, Welcome
 from queuectld.configuration import Configuration, ConfigurationError
@@ -110,7 +110,8 @@ class Setup(NamedTuple):
         passed = self.manager.listening
         if passed is not None:
             return str(passed.getsockname())
-        return self.configuration.path("socket") or os.path.abspath(user_socket())
+        own = SYSTEM_SOCKET if self.options.system else None
+        return self.configuration.path("socket") or own or os.path.abspath(user_socket())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -227,9 +228,13 @@ def serve(setup: Setup, ready: "Ready") -> int:
         protocol=PROTOCOL_VERSION, version=__version__, pid=os.getpid(), epoch=journal.epoch
     )
     parent = os.path.dirname(socket_path)
-    if manager.listening is None and not os.path.isdir(parent):
+    if not options.system and manager.listening is None and not os.path.isdir(parent):
         make_private(parent)
-    server = Server(socket_path, daemon.epoll, daemon.handlers, lambda: welcome, manager.listening)
+    # The machine's is for the group of the account that the daemon runs under.
+    mode = 0o660 if options.system else 0o600
+    server = Server(
+        socket_path, daemon.epoll, daemon.handlers, lambda: welcome, manager.listening, mode
+    )
     daemon.listen(server)
     log.info("listening", socket=socket_path, pid=os.getpid(), state_dir=directory)
     daemon.when_ready(lambda: tell_ready(ready, manager))

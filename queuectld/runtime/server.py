@@ -129,6 +129,7 @@ class Server:
         handlers: dict[int, Callable[[int], None]],
         welcome: Callable[[], Welcome],
         listening: socket.socket | None = None,
+        mode: int = 0o600,
     ) -> None:
         self.path = path
         self.handle: Callable[[int, Any], None] = lambda client, request: None
@@ -145,7 +146,7 @@ class Server:
         #: The inode of the socket's file, if we made it: one that was passed is not ours to remove.
         self._inode: int | None = None
         if listening is None:
-            listening = listen(path)
+            listening = listen(path, mode)
             self._inode = os.stat(path).st_ino
         self._socket = listening
         self._watch(self._socket.fileno(), select.EPOLLIN, self._accept)
@@ -421,9 +422,9 @@ class Server:
         self.gone(connection.client)
 
 
-def listen(path: str) -> socket.socket:
+def listen(path: str, mode: int = 0o600) -> socket.socket:
     """
-    Return a listening socket at *path*, mode 0600, non-blocking.
+    Return a listening socket at *path*, of *mode* from the first moment, non-blocking.
 
     A socket file that is there is a dead daemon's: the caller holds the state's lock. But another
     daemon's may be there when two were given one path. Raises OSError, FileExistsError then.
@@ -439,7 +440,7 @@ def listen(path: str) -> socket.socket:
     except FileNotFoundError:
         pass
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    umask = os.umask(0o177)
+    umask = os.umask(0o777 & ~mode)
     try:
         sock.bind(path)
         sock.listen(BACKLOG)

@@ -5,7 +5,7 @@ Boxes for the tests: installed, booted, and gone at the end.
 from collections.abc import Callable, Iterator
 
 import pytest
-from debian_box import SUITES, Box, unavailable
+from debian_box import SUITES, Box, NoTree, base_tree, unavailable
 from installation import install
 
 REASON = unavailable()
@@ -18,6 +18,10 @@ def make_box(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Box]]:
     """
     if REASON is not None:
         pytest.skip(REASON)
+    try:
+        base_tree(request.param)
+    except NoTree as error:
+        pytest.skip(str(error))
     made: list[Box] = []
 
     def make(name: str) -> Box:

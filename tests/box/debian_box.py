@@ -39,6 +39,12 @@ ENVIRONMENT = {
 }
 
 
+class NoTree(Exception):
+    """
+    A tree could not be made: there is no way to a mirror, or no room.
+    """
+
+
 def unavailable() -> str | None:
     """
     Why there can be no box here, or None.
@@ -53,7 +59,7 @@ def unavailable() -> str | None:
 
 def base_tree(suite: str) -> Path:
     """
-    Return the tree that boxes of *suite* are copied from; make it if it is not there.
+    Return the tree that boxes of *suite* are copied from, made if it is not there. Raises NoTree.
     """
     HOME.mkdir(parents=True, exist_ok=True)
     tree = HOME / f"base-{suite}"
@@ -65,7 +71,8 @@ def base_tree(suite: str) -> Path:
         shutil.rmtree(part, ignore_errors=True)
         command = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", suite, part]
         made = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert made.returncode == 0, made.stderr[-4000:]
+        if made.returncode != 0:
+            raise NoTree(f"mmdebstrap made no tree of {suite}: {made.stderr.strip()[-1000:]}")
         (part / "etc/machine-id").write_text("")
         (part / "etc/resolv.conf").unlink(missing_ok=True)
         part.rename(tree)

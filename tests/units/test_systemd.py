@@ -339,3 +339,18 @@ def test_too_many_sockets_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "systemd.daemon", Library)
     with pytest.raises(SystemdUnusable, match="2 descriptors"):
         from_environment({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"})
+
+
+def test_the_machines_socket_without_systemd(daemons: Callable[..., DaemonProcess]) -> None:
+    """
+    A system daemon that listens for itself lets its group in, and starts no runner: it waits for
+    the one at its place.
+    """
+    daemon = daemons(environment={"QUEUECTL_RUNNER_DIR": "/nowhere"})
+    daemon.start("--system", "--config-dir", daemon.directory)
+    assert 0o660 == os.stat(daemon.socket).st_mode & 0o777
+    report = daemon.status()
+    assert ("system", None) == (report.mode, report.runner)
+    assert any("the runner is not connected" in note for note in report.notes)
+    assert 0 == daemon.stop()
+    assert not os.path.exists(daemon.socket)
