@@ -171,6 +171,7 @@ def test_admins_see_all_jobs_but_not_what_they_are(
         "enqueue --priority 1 true",
         "worker start --count 1",
         "worker stop",
+        "worker stop --now",
         "config set max_retries 9",
         "config unset max_retries",
         "queue set default --concurrency 1",
