@@ -122,7 +122,7 @@ class ProcessView(Struct, frozen=True, kw_only=True):
 
 class JournalView(Struct, frozen=True, kw_only=True):
     """
-    The journal's size and health. `state` is "ok", "full" (disk full: no enqueue) or "slow".
+    The journal's size and health. `state` is "ok" or "full" (disk full: no enqueue).
     """
 
     size_bytes: int

@@ -57,8 +57,8 @@ EXIT_CONFIGURATION = 78
 EXIT_OPTIMIZED = 78
 
 # Objects made before the collector looks for cycles among them. There are next to none: requests,
-# records and jobs refer one way. At Python's 700 it looks at each request's objects for nothing,
-# twice, and that is half of the daemon's time.
+# records and jobs refer one way. At Python's 700 it would look at each request's objects,
+# twice, for nothing.
 COLLECT_OBJECTS = 50_000
 # How long a thread may be kept from the interpreter. The writer needs it for some microseconds
 # before and after each system call; at Python's 5 ms a busy loop would keep the disk waiting.

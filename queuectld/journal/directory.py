@@ -89,7 +89,7 @@ class OpenFile:
         except HeaderUnknown as error:
             raise JournalTooNew(
                 f"{self.path} was written by a newer queuectl ({error}). "
-                "Run that version, or export the queue with it and import it here."
+                "Install that version of queuectl, or a newer one, and start it again."
             ) from None
 
 
@@ -210,7 +210,7 @@ class Directory:
         if int(match[1]) > FORMAT_VERSION:
             raise JournalTooNew(
                 f"{path} says format {int(match[1])}; this queuectl knows {FORMAT_VERSION}. "
-                "Run the version that wrote it, or export the queue with it and import it here."
+                "Install the version that wrote it, or a newer one, and start it again."
             )
         return bytes.fromhex(match[2].decode())
 
