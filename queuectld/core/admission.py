@@ -136,6 +136,23 @@ def check_batch(state: State, request: Enqueue) -> None:
         )
 
 
+def check_share(state: State, peer: Peer, count: int) -> None:
+    """
+    Refuse an account more jobs than the settings grant it. Admins answer for themselves.
+    """
+    share = state.shares.by_owner.get(peer.uid)
+    limit = state.setting("user_queued_max")
+    kept = share.kept if share is not None else 0
+    if not peer.admin and limit is not None and kept + count > limit:
+        raise Refusal(
+            "try_later",
+            f"user {peer.user} has {kept} jobs that wait, run or are dead, and may have {limit} "
+            f"(user_queued_max): no room for {count} more; wait for some to end, "
+            "or cancel or purge some",
+            "jobs",
+        )
+
+
 def check_records(records: list[JobEnqueued]) -> None:
     """
     Refuse a batch that the journal could not take in one piece.

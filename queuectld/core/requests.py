@@ -39,7 +39,14 @@ from queuectl.settings import canonical, check
 from queuectl.views import FINISHED_STATES, JobError
 from queuectld.core import named_queues, selection, views
 from queuectld.core.actions import act
-from queuectld.core.admission import admit, check_batch, check_env, check_records, shorten
+from queuectld.core.admission import (
+    admit,
+    check_batch,
+    check_env,
+    check_records,
+    check_share,
+    shorten,
+)
 from queuectld.core.effects import AwaitJobs, Reply, StopDaemon, StreamLogs
 from queuectld.core.records import (
     EnvironmentStored,
@@ -86,6 +93,7 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     if queue.storage_full:
         raise Refusal("try_later", "the disk of the journal is full; make room, then try again")
     check_batch(state, request)
+    check_share(state, queue.peer, len(request.jobs))
     known_env_id = state.env_id(request.env)
     if known_env_id is None:
         check_env(request.env)

@@ -21,7 +21,6 @@ from queuectl.views import FINISHED_STATES, JOB_STATES, JobState, SettingValue
 from queuectld.core.job import Job, Made, NamedQueue, Run, Stop
 from queuectld.core.limits import Slots
 from queuectld.core.peer import name_key
-from queuectld.core.ready import unpack
 from queuectld.core.records import (
     DaemonStarted,
     EnvironmentForgotten,
@@ -39,6 +38,7 @@ from queuectld.core.records import (
     StopRequested,
     body_of,
 )
+from queuectld.core.shares import Shares
 from queuectld.core.timers import Timers
 
 # Request ids remembered for repeated enqueues: at least this many, at most twice as many.
@@ -75,8 +75,9 @@ class State:
         #: The jobs whose submitter gave an id, by name_key().
         self.by_name: dict[str, int] = {}
         self.queues: dict[str, NamedQueue] = {}
+        self.shares = Shares()
         self.counts: dict[JobState, int] = dict.fromkeys(JOB_STATES, 0)
-        #: For every state but pending (that is the line, see NamedQueue): the jobs in it.
+        #: For every state but pending (those are in the lines, see shares.py): the jobs in it.
         self.members: dict[JobState, dict[int, None]] = {
             state: {} for state in JOB_STATES if state != "pending"
         }
@@ -156,18 +157,12 @@ class State:
         """
         return self.counts["completed"] + self.counts["cancelled"]
 
-    def best_pending(self) -> Job | None:
+    def take_pending(self) -> Job | None:
         """
-        Return the pending job with the highest priority, then the lowest number, of all queues
-        that may start one.
+        Return the pending job that is to start now: see shares.py.
         """
-        best = None
-        for queue in self.queues.values():
-            if len(queue.ready) and queue.may_start:
-                head = queue.ready.head(self.is_ready)
-                if head is not None and (best is None or head < best):
-                    best = head
-        return None if best is None else self.jobs[unpack(best)[1]]
+        number = self.shares.take_turn(self.is_ready, self.setting)
+        return None if number is None else self.jobs[number]
 
     def newest_first(self, before: int | None = None) -> Iterator[Job]:
         """
@@ -253,24 +248,32 @@ class State:
         """
         Put a job into a state, and into the indices that the state asks for.
         """
-        old, queue, number = job.state, job.queue, job.number
-        self.counts[old] -= 1
-        queue.counts[old] -= 1
-        if old != "pending":
-            del self.members[old][number]
+        self._leave(job)
         job.state, job.updated_at, job.due_at = state, at, due_at
         self._enter(job)
         self.latest_at = max(self.latest_at, at)
 
+    def _leave(self, job: Job) -> None:
+        """
+        Take a job out of the indices that its state asks for.
+        """
+        state, queue, share = job.state, job.queue, self.shares.by_owner[job.owner]
+        self.counts[state] -= 1
+        queue.counts[state] -= 1
+        share.counts[state] -= 1
+        if state == "pending":
+            self.shares.leave(share, queue)
+        else:
+            del self.members[state][job.number]
+
     def _enter(self, job: Job) -> None:
         state, queue, number = job.state, job.queue, job.number
+        share = self.shares.by_owner[job.owner]
         self.counts[state] += 1
         queue.counts[state] = queue.counts.get(state, 0) + 1
+        share.counts[state] += 1
         if state == "pending":
-            queue.ready.push(job.priority, number)
-            if len(queue.ready) > 2 * queue.counts["pending"] + 1024:
-                live = (entry for entry in set(queue.ready.entries()) if self.is_ready(*entry))
-                queue.ready.rebuild(live)
+            self.shares.join(share, queue, job.priority, number, self.is_ready)
             return
         self.members[state][number] = None
         if state in FINISHED_STATES:
@@ -314,6 +317,7 @@ class State:
         environment = self.environments.get(record.env_id)
         if environment is not None:
             environment.jobs += 1
+        self.shares.know(record.uid, record.user)
         self._enter(job)
 
     def _remember_request(self, request_id: str, index: int, number: int) -> None:
@@ -377,10 +381,7 @@ class State:
         spec = self.spec(job)
         if spec.name is not None:
             del self.by_name[name_key(spec.uid, spec.name)]
-        self.counts[job.state] -= 1
-        job.queue.counts[job.state] -= 1
-        if job.state != "pending":
-            del self.members[job.state][record.number]
+        self._leave(job)
         environment = self.environments.get(spec.env_id)
         if environment is not None:
             environment.jobs -= 1
@@ -411,7 +412,7 @@ class State:
             self._drop_if_unused(queue)
 
     def _drop_if_unused(self, queue: NamedQueue) -> None:
-        # Choosing a job looks at every queue, so deleted ones must not pile up.
+        # Listing them looks at every queue, so deleted ones must not pile up.
         if not queue.listed and not any(queue.counts.values()):
             del self.queues[queue.name]
 

@@ -202,6 +202,9 @@ GOOD: dict[str, list[SettingValue]] = {
     "retention": [0, 1000],
     "retention_count": [0, 1000],
     "output_limit": [65_536, None],
+    "user_weights": ["alice=2", " alice = 1 , bob=100 ", None],
+    "user_running_max": [1, None],
+    "user_queued_max": [1, 5, None],
 }
 BAD: dict[str, list[SettingValue]] = {
     "max_retries": [-1, 1001, 1.5, "3", None],
@@ -215,6 +218,12 @@ BAD: dict[str, list[SettingValue]] = {
     "retention": [-1, None],
     "retention_count": [-1, None],
     "output_limit": [1, "big"],
+    "user_weights": [
+        *("", "alice", "alice=", "=2", "a b=2", "alice=0", "alice=101", "alice=1.5", "alice=-1"),
+        *("alice=2,", "alice=2,alice=3", 2, ",".join(f"u{n}=1" for n in range(1000))),
+    ],
+    "user_running_max": [0, WORKERS_MAX + 1, "2"],
+    "user_queued_max": [0, -1, 10_000_001],
 }
 
 
