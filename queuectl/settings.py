@@ -133,6 +133,23 @@ SETTINGS: dict[str, Setting] = {
             "jobs of one user that wait, run or are dead",
             optional=True,
         ),
+        Setting(
+            "user_bytes_max",
+            "size",
+            512 << 20,
+            1 << 20,
+            1 << 50,
+            "memory for what one user's jobs say, finished ones included",
+            optional=True,
+        ),
+        Setting(
+            "user_connections_max",
+            "count",
+            64,
+            1,
+            512,
+            "connections of one user at once",
+        ),
     )
 }
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from queuectl.protocol import Act, Acted
 from queuectl.views import FINISHED_STATES, JOB_STATES, JobError, JobState
 from queuectld.core import named_queues, selection
-from queuectld.core.admission import check_share
+from queuectld.core.admission import check_queued
 from queuectld.core.effects import Reply
 from queuectld.core.job import Job
 from queuectld.core.records import ATTEMPTS_MAX
@@ -103,7 +103,7 @@ def _retry(queue: "Queue", jobs: list[Job], now: int) -> None:
     """
     again = sum(job.state == "cancelled" for job in jobs)
     if again:
-        check_share(queue.state, queue.peer, again)
+        check_queued(queue.state, queue.peer, again)
     # A queue may have been deleted while its jobs were finished.
     named_queues.make(queue, {job.queue.name for job in jobs})
     for job in jobs:

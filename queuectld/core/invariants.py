@@ -7,7 +7,8 @@ What holds between jobs and indices whatever happened.
 - every scheduled or failed job has a live timer, and so has a processing one with a deadline until
   SIGKILL was sent;
 - a processing job has exactly one unended run, its last, and holds the slot that the run names;
-- every environment is referred to by as many jobs as its count says.
+- every environment is referred to by as many jobs as its count says;
+- an account's bytes are those of its jobs and environments.
 """
 
 from queuectl.views import JOB_STATES, JobState
@@ -53,13 +54,18 @@ def validate(state: State) -> None:
 def _validate_shares(state: State) -> None:
     counts: dict[tuple[int | None, JobState], int] = {}
     places: dict[tuple[int | None, str], set[tuple[int, int]]] = {}
+    sizes: dict[int | None, int] = {}
+    for environment in state.environments.values():
+        sizes[environment.owner] = sizes.get(environment.owner, 0) + len(environment.packed)
     for job in state.jobs.values():
+        sizes[job.owner] = sizes.get(job.owner, 0) + len(job.spec)
         counts[job.owner, job.state] = counts.get((job.owner, job.state), 0) + 1
         if job.state == "pending":
             place = places.setdefault((job.owner, job.queue.name), set())
             place.add((job.priority, job.number))
     for owner, share in state.shares.by_owner.items():
         assert owner == share.owner
+        assert share.size_bytes == sizes.pop(owner, 0), owner
         for each in JOB_STATES:
             assert share.counts[each] == counts.pop((owner, each), 0), (owner, each)
         for name, line in share.lines.items():
@@ -68,6 +74,7 @@ def _validate_shares(state: State) -> None:
             assert places.pop((owner, name)) <= set(line.ready.entries()), (owner, name)
         assert (state.shares.waiting.get(owner) is share) == bool(share.lines), owner
     assert not counts, counts
+    assert not sizes, sizes
     assert not places, places
     assert state.shares.waiting.keys() <= state.shares.by_owner.keys()
 

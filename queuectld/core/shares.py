@@ -28,22 +28,20 @@ Choosing looks at the lines that have pending jobs, one for each account and nam
 head of each: never at the jobs.
 """
 
+import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
-from queuectl.settings import parse_weights
+from queuectl.settings import SETTINGS, parse_weights
 from queuectl.views import JOB_STATES, JobState
 from queuectld.core.job import NamedQueue
 from queuectld.core.ready import Ready, unpack
 
-# What one turn of weight 1 is, and one running job. Large beside any weight: shares of different
-# weights stay different when they are rounded down.
-_UNIT = 1 << 20
+# What one turn of weight 1 is, and one running job. Every weight divides it, so that shares are
+# exact, and equal where they should be.
+_UNIT = math.lcm(*range(1, int(SETTINGS["user_weights"].maximum) + 1))
 # Stale entries that a line may hold on top of twice its jobs.
 _STALE_MAX = 1024
-
-_weights = lru_cache(maxsize=4)(parse_weights)
 
 
 class Line:
@@ -64,13 +62,15 @@ class Share:
     One account. `owner` is its uid, None in user mode; `user` its name when it last enqueued.
     """
 
-    __slots__ = ("counts", "lines", "owner", "started", "turn", "user")
+    __slots__ = ("counts", "lines", "owner", "size_bytes", "started", "turn", "user")
 
     def __init__(self, owner: int | None) -> None:
         self.owner = owner
         self.user = ""
         #: How many of its jobs are in each state.
         self.counts: dict[JobState, int] = dict.fromkeys(JOB_STATES, 0)
+        #: What is kept in memory of all its jobs: their records, and the environments they share.
+        self.size_bytes = 0
         #: By the name of the queue.
         self.lines: dict[str, Line] = {}
         #: When its next turn is, and the ordinal of its last start; 0 before the first.
@@ -122,17 +122,20 @@ class Shares:
         self.waiting: dict[int | None, Share] = {}
         self.turn = 0
         self._started = 0
+        #: The setting user_weights, and what it says.
+        self._weights_text: str | None = None
+        self._weights: dict[str, int] = {}
 
     # --- indices, changed by State.apply() --------------------------------------------------
 
-    def know(self, owner: int | None, user: str | None) -> None:
+    def of(self, owner: int | None) -> Share:
         """
-        An account made a job, under this name. Before its first one it has no share.
+        Return an account's share, made if it is not there.
         """
         share = self.by_owner.get(owner)
         if share is None:
             share = self.by_owner[owner] = Share(owner)
-        share.user = user or ""
+        return share
 
     def join(
         self,
@@ -190,25 +193,28 @@ class Shares:
                 rivals.append((max(share.turn, self.turn), share.started, number, share))
         if not rivals:
             return None
-        weights = setting("user_weights")
+        self._weigh(setting("user_weights"))
         if len(rivals) == 1:
             turn, _, number, share = rivals[0]
             self.turn = turn
         else:
-            limit = min(_use(share.running + 1, share, weights) for *_, share in rivals)
+            limit = min(self._use(share, share.running + 1) for *_, share in rivals)
             turn, _, number, share = min(
-                each for each in rivals if _use(each[3].running, each[3], weights) < limit
+                each for each in rivals if self._use(each[3], each[3].running) < limit
             )
             self.turn = max(min(rivals)[0], turn - _UNIT)
         self._started += 1
         share.started = self._started
-        share.turn = turn + _use(1, share, weights)
+        share.turn = turn + self._use(share, 1)
         return number
 
+    def _weigh(self, text: str | None) -> None:
+        if text != self._weights_text:
+            self._weights = {} if text is None else parse_weights(text)
+            self._weights_text = text
 
-def _use(running: int, share: Share, weights: str | None) -> int:
-    """
-    Return how much of the slots *running* jobs of this account are, by its weight.
-    """
-    weight = _weights(weights).get(share.user, 1) if weights else 1
-    return running * _UNIT // weight
+    def _use(self, share: Share, running_count: int) -> int:
+        """
+        Return what so many running jobs of an account are by its weight.
+        """
+        return running_count * _UNIT // self._weights.get(share.user, 1)

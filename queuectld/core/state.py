@@ -56,10 +56,11 @@ _encode_env = Encoder(order="sorted").encode
 
 class Environment(Struct):
     """
-    Variables that `jobs` jobs share.
+    Variables that `jobs` jobs of one account share.
     """
 
     packed: bytes
+    owner: int | None
     jobs: int = 0
 
 
@@ -92,7 +93,7 @@ class State:
         self.configured: dict[str, SettingValue] = {}
         self.configured_by: dict[str, str] = {}
         self.environments: dict[int, Environment] = {}
-        self._env_ids: dict[bytes, int] = {}
+        self._env_ids: dict[tuple[int | None, bytes], int] = {}
         #: Request id -> the jobs it made. Two generations.
         self._requests: dict[str, list[Made]] = {}
         self._requests_before: dict[str, list[Made]] = {}
@@ -183,11 +184,11 @@ class State:
             if job is not None:
                 yield job
 
-    def env_id(self, env: dict[str, str]) -> int | None:
+    def env_id(self, env: dict[str, str], owner: int | None = None) -> int | None:
         """
-        Return the id under which exactly these variables are stored, if they are.
+        Return the id under which exactly these variables of an account are stored, if they are.
         """
-        return self._env_ids.get(_encode_env(env))
+        return self._env_ids.get((owner, _encode_env(env)))
 
     def env(self, env_id: int) -> dict[str, str]:
         """
@@ -317,7 +318,9 @@ class State:
         environment = self.environments.get(record.env_id)
         if environment is not None:
             environment.jobs += 1
-        self.shares.know(record.uid, record.user)
+        share = self.shares.of(record.uid)
+        share.user = record.user or ""
+        share.size_bytes += len(job.spec)
         self._enter(job)
 
     def _remember_request(self, request_id: str, index: int, number: int) -> None:
@@ -382,6 +385,7 @@ class State:
         if spec.name is not None:
             del self.by_name[name_key(spec.uid, spec.name)]
         self._leave(job)
+        self.shares.by_owner[job.owner].size_bytes -= len(job.spec)
         environment = self.environments.get(spec.env_id)
         if environment is not None:
             environment.jobs -= 1
@@ -391,12 +395,15 @@ class State:
 
     def _environment_stored(self, record: EnvironmentStored) -> None:
         packed = _encode_env(record.env)
-        self.environments[record.env_id] = Environment(packed)
-        self._env_ids[packed] = record.env_id
+        self.environments[record.env_id] = Environment(packed, record.uid)
+        self._env_ids[record.uid, packed] = record.env_id
+        self.shares.of(record.uid).size_bytes += len(packed)
         self.next_env_id = max(self.next_env_id, record.env_id + 1)
 
     def _environment_forgotten(self, record: EnvironmentForgotten) -> None:
-        del self._env_ids[self.environments.pop(record.env_id).packed]
+        environment = self.environments.pop(record.env_id)
+        del self._env_ids[environment.owner, environment.packed]
+        self.shares.by_owner[environment.owner].size_bytes -= len(environment.packed)
 
     def _settings_changed(self, record: SettingsChanged) -> None:
         # A setting that this release does not know belongs to a newer one: kept out of the way.

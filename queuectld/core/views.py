@@ -170,10 +170,9 @@ def why_pending(queue: "Queue", job: Job) -> str:
     busy = len(slots.numbers())
     others = len(queue.state.shares.waiting) - 1
     if others:
-        users = "user waits" if others == 1 else "users wait"
         return (
-            f"all {busy} workers are busy: user {share.user} has {share.running} running, "
-            f"and {others} other {users} for a share"
+            f"all {busy} workers are busy, {share.running} with jobs of user {share.user}; "
+            f"jobs of {others} other user{'' if others == 1 else 's'} wait too"
         )
     return f"all {busy} workers are busy with jobs that came first or have a higher priority"
 

@@ -205,6 +205,8 @@ GOOD: dict[str, list[SettingValue]] = {
     "user_weights": ["alice=2", " alice = 1 , bob=100 ", None],
     "user_running_max": [1, None],
     "user_queued_max": [1, 5, None],
+    "user_bytes_max": [1 << 20, None],
+    "user_connections_max": [1, 512],
 }
 BAD: dict[str, list[SettingValue]] = {
     "max_retries": [-1, 1001, 1.5, "3", None],
@@ -224,6 +226,8 @@ BAD: dict[str, list[SettingValue]] = {
     ],
     "user_running_max": [0, WORKERS_MAX + 1, "2"],
     "user_queued_max": [0, -1, 10_000_001],
+    "user_bytes_max": [0, "1M"],
+    "user_connections_max": [0, 513, None],
 }
 
 
