@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from queuectl.protocol import RETRIES_MAX, SPAN_MS_MAX, WORKERS_MAX
 from queuectl.views import ON_LOST, SettingValue
 
-Kind = Literal["count", "span", "size", "factor", "choice", "weights"]
+Kind = Literal["count", "span", "size", "factor", "choice", "list"]
 
 DAY_MS = 86_400_000
 # Weights are shown on one line of a table.
@@ -108,7 +108,7 @@ SETTINGS: dict[str, Setting] = {
         ),
         Setting(
             "user_weights",
-            "weights",
+            "list",
             None,
             1,
             100,
@@ -172,7 +172,7 @@ def check(key: str, value: SettingValue) -> str | None:
     setting = SETTINGS[key]
     if value is None:
         return None if setting.optional else "needs a value"
-    if setting.kind == "weights":
+    if setting.kind == "list":
         try:
             parse_weights(str(value))
         except ValueError as error:

@@ -278,7 +278,7 @@ def test_a_setting_is_documented_as_it_is(setting: Setting) -> None:
     if setting.kind == "choice":
         assert list(views.ON_LOST) == code_in(limits)
     else:
-        a_limit = SETTINGS["workers"] if setting.kind == "weights" else setting
+        a_limit = SETTINGS["workers"] if setting.kind == "list" else setting
         least, most = (parse_setting(a_limit, each) for each in code_in(limits))
         assert (setting.minimum, setting.maximum) == (least, most)
     assert meaning
