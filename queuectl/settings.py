@@ -147,7 +147,7 @@ SETTINGS: dict[str, Setting] = {
             "count",
             64,
             1,
-            512,
+            512,  # as many as the daemon takes in all
             "connections of one user at once",
         ),
     )

@@ -16,9 +16,9 @@ Theory. What an account uses is its running jobs by its weight. Two rules choose
    compete, but never more than a whole turn behind the last that was given. Nobody's turn counts
    as earlier than that, so that a time without jobs, or behind a limit, earns nothing.
 
-So the first job of an account that comes, or comes back, is next, whatever others have waiting: its
-use is the least, its turn is the queue's own, and of equal turns that of the account which started
-a job longest ago comes first.
+So the first job of an account that comes, or comes back after the others' turns, is next, whatever
+they have waiting: its use is the least, its turn is the queue's own, and of equal turns that of the
+account which started a job longest ago comes first.
 
 Turns are not recorded: they begin anew with each daemon. What a restart forgets is at most the lead
 that the queue's own turn allows, about as many jobs of an account as its weight says. All the rest,
@@ -113,13 +113,15 @@ class Share:
 
 class Shares:
     """
-    All accounts that have had jobs. They stay: an account that comes back has had its turn.
+    All accounts that have had jobs. They stay, as few as people are: who forgets the only job, and
+    makes another, has had a turn all the same.
     """
 
     def __init__(self) -> None:
         self.by_owner: dict[int | None, Share] = {}
         #: Those with pending jobs.
         self.waiting: dict[int | None, Share] = {}
+        #: The queue's own turn, and the starts so far.
         self.turn = 0
         self._started = 0
         #: The setting user_weights, and what it says.

@@ -1,8 +1,9 @@
 """
 All that the queue knows, and the only way to change it: apply(record).
 
-Live operation and replay run the same lines, so recovered state equals lived state. What the
-runner can tell again after a restart (process ids) is not recorded; it is in `pids`.
+Live operation and replay run the same lines, so recovered state equals lived state. Two things are
+not recorded: what the runner can tell again after a restart (process ids, in `pids`), and whose
+turn it is among the accounts, which begins anew (shares.py).
 
 The invariants between jobs and indices are in invariants.py.
 """
@@ -16,7 +17,7 @@ from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
 from queuectl.protocol import DEFAULT_QUEUE
-from queuectl.settings import SETTINGS
+from queuectl.settings import SETTINGS, check
 from queuectl.views import FINISHED_STATES, JOB_STATES, JobState, SettingValue
 from queuectld.core.job import Job, Made, NamedQueue, Run, Stop
 from queuectld.core.limits import Slots
@@ -160,7 +161,7 @@ class State:
 
     def take_pending(self) -> Job | None:
         """
-        Return the pending job that is to start now: see shares.py.
+        Return the pending job that is to start now, and count the turn: see shares.py.
         """
         number = self.shares.take_turn(self.is_ready, self.setting)
         return None if number is None else self.jobs[number]
@@ -256,7 +257,7 @@ class State:
 
     def _leave(self, job: Job) -> None:
         """
-        Take a job out of the indices that its state asks for.
+        Take a job out of the indices that its state asked for.
         """
         state, queue, share = job.state, job.queue, self.shares.by_owner[job.owner]
         self.counts[state] -= 1
@@ -406,8 +407,12 @@ class State:
         self.shares.by_owner[environment.owner].size_bytes -= len(environment.packed)
 
     def _settings_changed(self, record: SettingsChanged) -> None:
-        # A setting that this release does not know belongs to a newer one: kept out of the way.
-        self.settings = {key: value for key, value in record.values.items() if key in SETTINGS}
+        # What this release does not know belongs to a newer one: kept out of the way.
+        self.settings = {
+            key: value
+            for key, value in record.values.items()
+            if key in SETTINGS and check(key, value) is None
+        }
 
     def _queues_changed(self, record: QueuesChanged) -> None:
         for queue in self.queues.values():

@@ -19,6 +19,7 @@ from queuectl.protocol import (
 )
 from queuectl.settings import SETTINGS
 from queuectl.views import SettingValue
+from queuectld.core.records import SettingsChanged, store
 
 
 def start(talk: Conversation, count: int | None = None) -> list[int]:
@@ -273,6 +274,18 @@ def test_settings_have_aliases_and_kebab_case() -> None:
     refused = talk.refused(SetConfig(key="\x1bx", value=3))
     assert ("usage", "key") == (refused.code, refused.field)
     assert "no setting '\\x1bx'; queuectl config list" == refused.message
+
+
+def test_settings_of_a_newer_release_are_left_alone() -> None:
+    """
+    A key or a value that only a newer one knows stops neither the replay nor the queue.
+    """
+    talk = Conversation()
+    newer = {"max_retries": 5, "flux": 1, "on_lost": "explode", "user_weights": "alice=1.5"}
+    talk.stored.append(store(SettingsChanged(newer)))
+    talk.restart()
+    assert {"max_retries": 5} == talk.queue.state.settings
+    talk.enqueue()
 
 
 def test_a_setting_that_does_not_change_is_not_recorded() -> None:
