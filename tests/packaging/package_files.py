@@ -48,6 +48,23 @@ def build(
     return Packages(deb, rpm)
 
 
+def unpacked(tree: Path) -> Path:
+    """
+    Return *tree*, made: the sources as an archive of the commit has them, without git; what was
+    downloaded already comes along.
+    """
+    from build import SOURCES, source_date_epoch
+
+    for name in (*SOURCES, "build/wheels", "build/nfpm"):
+        source, target = ROOT / name, tree / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copy2 if source.is_file() else shutil.copytree
+        copy(source, target)
+    for path in tree.rglob("*"):
+        os.utime(path, (source_date_epoch(), source_date_epoch()))
+    return tree
+
+
 def need(*programs: str) -> None:
     """
     Skip the test, with the reason, where a program is missing.
