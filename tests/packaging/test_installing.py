@@ -145,6 +145,38 @@ def test_users_own_queue(machine: Box) -> None:
     assert "own queue" == machine.shell(script, user="bob")
 
 
+FAULTS = [
+    ("chmod 666 /run/queuectl/queuectl.sock", "permissions"),
+    ("chgrp daemon /run/queuectl/queuectl.sock", "permissions"),
+    ("systemctl stop queuectl-runner", "runner"),
+    ("systemctl stop queuectld.socket queuectld", "socket"),
+    ("echo 'state_dir = 1' > /etc/queuectl/conf.d/x.toml; systemctl restart queuectld", "socket"),
+]
+
+
+def test_doctor_mends(machine: Box) -> None:
+    """
+    What it says of a fault is what mends it, to the letter. A configuration that was spoiled it
+    leaves to a person, who is told where to look.
+    """
+
+    def found() -> dict[str, str]:
+        said = json.loads(machine.run("queuectl", "doctor", "--json", check=False).stdout)
+        # Whether somebody keeps the clock right is the host's affair.
+        faults = [each for each in said if each["level"] != "ok" and each["check"] != "clock"]
+        return {each["check"]: each["mend"] for each in faults}
+
+    for fault, check in FAULTS:
+        wait_until(lambda: found() == {}, 30, f"all is well before {fault}")
+        machine.shell(fault, check=False)
+        faults = found()
+        assert [check] == list(faults), fault
+        said = machine.shell(faults[check], check=False)
+    assert "x.toml:1: state_dir" in said
+    machine.shell("rm /etc/queuectl/conf.d/x.toml; systemctl restart queuectld")
+    wait_until(lambda: found() == {}, 30, "all is well again")
+
+
 class Load:
     """
     Somebody who enqueues one short job after the other, through whatever happens to the daemon.
