@@ -270,6 +270,24 @@ def test_removed_and_purged(packages: Packages, machine: Box) -> None:
     assert "queuectl" in machine.shell("getent passwd queuectl")
 
 
+def test_the_administrator_decides_what_starts(packages: Packages, machine: Box) -> None:
+    """
+    Where the distribution's policy forbids it the installation starts nothing; and what was
+    disabled, a later version neither enables nor starts.
+    """
+    write(machine, "/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)
+    install(machine, packages.deb)
+    for unit in UNITS:
+        assert "enabled" == machine.shell(f"systemctl is-enabled {unit}")
+        assert "inactive" == machine.shell(f"systemctl is-active {unit}", check=False)
+    machine.path("/usr/sbin/policy-rc.d").unlink()
+    machine.run("systemctl", "disable", *UNITS)
+    install(machine, packages.deb)
+    for unit in UNITS:
+        assert "disabled" == machine.shell(f"systemctl is-enabled {unit}", check=False)
+        assert "inactive" == machine.shell(f"systemctl is-active {unit}", check=False)
+
+
 def rpm(box: Box, *words: str | Path) -> None:
     """
     Run rpm for a box: inside if it is up, so that scriptlets reach its systemd, else from outside
