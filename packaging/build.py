@@ -124,6 +124,8 @@ def stage(machine: str, seconds: int) -> None:
     copy(PACKAGING / "lib/python", library / "python", mode=0o755)
     for launcher in sorted((PACKAGING / "bin").iterdir()):
         copy(launcher, STAGE / "usr/bin" / launcher.name, mode=0o755)
+    for source in sorted((PACKAGING / "etc").iterdir()):
+        copy(source, STAGE / "etc/queuectl" / source.name)
     for source in sorted((ROOT / "queuectld/runner").glob("*.c")):
         compile_program(source, library / source.stem)
     licenses = unpack_wheels(machine, library)

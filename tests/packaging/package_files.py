@@ -50,8 +50,8 @@ def build(
 
 def unpacked(tree: Path) -> Path:
     """
-    Return *tree*, made: the sources as an archive of the commit has them, without git; what was
-    downloaded already comes along.
+    Return *tree*, made: the sources as an archive of the commit has them, without git, and with the
+    modes that tar gives them for who works with umask 002; what was downloaded already comes along.
     """
     from build import SOURCES, source_date_epoch
 
@@ -60,8 +60,10 @@ def unpacked(tree: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copy2 if source.is_file() else shutil.copytree
         copy(source, target)
+    seconds = source_date_epoch()
     for path in tree.rglob("*"):
-        os.utime(path, (source_date_epoch(), source_date_epoch()))
+        os.utime(path, (seconds, seconds))
+        path.chmod(path.stat().st_mode | 0o020)
     return tree
 
 

@@ -45,8 +45,8 @@ SCRIPTS = sorted(
 
 def test_two_builds_have_the_same_bytes(packages: Packages, tmp_path: Path) -> None:
     """
-    Neither folder, umask, time zone nor language leave a trace, and an unpacked archive, which has
-    no git, makes what the repository makes.
+    Neither folder, umask, modes, time zone nor language leave a trace; an unpacked archive, without
+    git, makes what the repository makes.
     """
     changed = {"TZ": "Asia/Kathmandu", "LC_ALL": "C"}
     again = build(changed, umask=0o077, tree=unpacked(tmp_path / "tree"))
