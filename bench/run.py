@@ -5,7 +5,7 @@ Run the benchmarks and print one table.
 
 It measures the checkout that it is part of, with the interpreter that runs it, which must have what
 queuectl depends on. The C peers need gcc, `startup` needs pip and what pip installs from. All of it
-takes about three minutes and 1 GB of memory and disk.
+takes about five minutes and 1 GB of memory and disk.
 """
 
 import argparse

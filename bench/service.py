@@ -58,14 +58,14 @@ class Place:
         self._socket_count += 1
         return f"{self._sockets.name}/{self._socket_count}"
 
-    def compile(self, name: str) -> str:
+    def compile(self, name: str, source: Path | None = None, *options: str) -> str:
         """
-        Return the path of the program that bench/<name>.c becomes.
+        Return the path of the program that *source* becomes, which is bench/<name>.c if not given.
         """
         program = self.path / name
         if not program.exists():
-            source = Path(__file__).with_name(f"{name}.c")
-            subprocess.run(["gcc", "-O2", "-o", program, source], check=True)
+            source = source or Path(__file__).with_name(f"{name}.c")
+            subprocess.run(["gcc", "-O2", *options, "-o", program, source], check=True)
         return str(program)
 
     def __enter__(self) -> Self:

@@ -57,6 +57,8 @@ def unpacked(tree: Path) -> Path:
 
     for name in (*SOURCES, "build/wheels", "build/nfpm"):
         source, target = ROOT / name, tree / name
+        if not source.exists():
+            continue  # Nothing was downloaded yet.
         target.parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copy2 if source.is_file() else shutil.copytree
         copy(source, target)

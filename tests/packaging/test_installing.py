@@ -272,8 +272,8 @@ def test_removed_and_purged(packages: Packages, machine: Box) -> None:
 
 def test_the_administrator_decides_what_starts(packages: Packages, machine: Box) -> None:
     """
-    Where the distribution's policy forbids it the installation starts nothing; and what was
-    disabled, a later version neither enables nor starts.
+    Where the distribution's policy forbids it the installation starts nothing; a daemon that cannot
+    start is no failed upgrade; and what was disabled, a later version neither enables nor starts.
     """
     write(machine, "/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)
     install(machine, packages.deb)
@@ -281,7 +281,10 @@ def test_the_administrator_decides_what_starts(packages: Packages, machine: Box)
         assert "enabled" == machine.shell(f"systemctl is-enabled {unit}")
         assert "inactive" == machine.shell(f"systemctl is-active {unit}", check=False)
     machine.path("/usr/sbin/policy-rc.d").unlink()
-    machine.run("systemctl", "disable", *UNITS)
+    write(machine, "/etc/queuectl/conf.d/x.toml", "state_dir = 1\n")
+    install(machine, packages.deb)
+    assert "active" != machine.shell(f"systemctl is-active {DAEMON}", check=False)
+    machine.run("systemctl", "disable", "--now", *UNITS)
     install(machine, packages.deb)
     for unit in UNITS:
         assert "disabled" == machine.shell(f"systemctl is-enabled {unit}", check=False)

@@ -142,7 +142,8 @@ def start(
         environment: dict[str, str] | None = None, passed: int | None = None
     ) -> DaemonProcess:
         place = daemons()
-        variables = {"NOTIFY_SOCKET": told.path, "PYTHONPATH": f"{library}:{PACKAGES}"}
+        path = f"{library}:{PACKAGES}" if library else PACKAGES
+        variables = {"NOTIFY_SOCKET": told.path, "PYTHONPATH": path}
         start_service(place, {**variables, **(environment or {})}, passed)
         return place
 
