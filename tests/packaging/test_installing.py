@@ -275,6 +275,7 @@ def test_the_administrator_decides_what_starts(packages: Packages, machine: Box)
     Where the distribution's policy forbids it the installation starts nothing; a daemon that cannot
     start is no failed upgrade; and what was disabled, a later version neither enables nor starts.
     """
+    machine.run("dpkg", "--purge", "queuectl")
     write(machine, "/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)
     install(machine, packages.deb)
     for unit in UNITS:
@@ -285,6 +286,7 @@ def test_the_administrator_decides_what_starts(packages: Packages, machine: Box)
     install(machine, packages.deb)
     assert "active" != machine.shell(f"systemctl is-active {DAEMON}", check=False)
     machine.run("systemctl", "disable", "--now", *UNITS)
+    machine.run("systemctl", "reset-failed")
     install(machine, packages.deb)
     for unit in UNITS:
         assert "disabled" == machine.shell(f"systemctl is-enabled {unit}", check=False)
