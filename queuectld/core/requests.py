@@ -45,7 +45,7 @@ from queuectld.core.admission import (
     check_bytes,
     check_env,
     check_queued,
-    check_records,
+    check_stored,
     env_bytes,
     shorten,
 )
@@ -54,6 +54,7 @@ from queuectld.core.records import (
     EnvironmentStored,
     JobEnqueued,
     SettingsChanged,
+    store,
 )
 from queuectld.core.refusal import Refusal
 
@@ -103,14 +104,15 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     env_id = state.next_env_id if known_env_id is None else known_env_id
     new_queues: set[str] = set()
     records, errors = _admit_all(queue, request, env_id, new_queues, now)
-    check_records(records)
+    stored = [store(record) for record in records]
+    check_stored(stored)
     if records and known_env_id is None:
         queue.record(EnvironmentStored(env_id, request.env, queue.peer.uid))
     if new_queues:
         named_queues.make(queue, new_queues)
     ids: list[str | None] = [None] * len(request.jobs)
-    for record in records:
-        queue.record(record)
+    for record, each in zip(records, stored, strict=True):
+        queue.record(record, each)
         ids[record.request_index] = record.name or str(record.number)
     jobs = []
     if request.want_jobs:
