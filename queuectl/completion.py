@@ -3,10 +3,12 @@ What may come next on a command line, for the completions of bash, zsh and fish.
 
 The shells' scripts hold no words of their own: they hand over the line up to the cursor and offer
 what comes back. So commands and options come from the definitions that they are run by (options.py,
-commands/), and ids, queues and settings from the daemon, if one runs. None is started, nothing is
-said about faults, and no answer is waited for longer than a person who pressed a key would.
+commands/), accounts from the host, and ids, queues and settings from the daemon, if one runs. None
+is started, nothing is said about faults, and no answer is waited for longer than a person who
+pressed a key would.
 """
 
+import pwd
 import shlex
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -138,6 +140,8 @@ def _option_values(option: Option, command: str, connect: Connect) -> list[Word]
         return _queue_words(connect)
     if kind == ("priority", "N"):
         return [("high", "10"), ("medium", "0"), ("low", "-10")]
+    if kind == ("user", "NAME"):
+        return [(each.pw_name, each.pw_gecos) for each in sorted(pwd.getpwall())]
     if kind[1] == "ID" and command not in ("enqueue", "run"):
         return _job_words([], connect)
     return []

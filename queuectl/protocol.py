@@ -26,6 +26,7 @@ from queuectl.views import (
     JobView,
     JournalView,
     OnLost,
+    OutputTo,
     ProcessView,
     QueueView,
     RunView,
@@ -97,6 +98,8 @@ class JobSpec(Struct, frozen=True, omit_defaults=True, kw_only=True):
     env: dict[str, str] | None = None  # on top of the request's
     on_lost: OnLost | None = None
     hold: bool = False
+    user: str | None = None  # whose job it is, if not the sender's: for admins
+    output: OutputTo = "file"
 
 
 class Enqueue(Message, frozen=True, tag="enqueue"):

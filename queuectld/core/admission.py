@@ -19,7 +19,7 @@ from queuectl.protocol import (
     JobSpec,
 )
 from queuectl.views import JobState
-from queuectld.core.peer import Peer
+from queuectld.core.peer import Owner, Peer
 from queuectld.core.records import JobEnqueued, body_of
 from queuectld.core.refusal import Refusal
 from queuectld.core.state import State
@@ -30,6 +30,8 @@ JOBS_MAX = 10_000_000
 # environment.
 ARGV_BYTES_MAX = 512 << 10
 ECHO_CHARS_MAX = 60
+# Accounts that the jobs of one batch may name: each is looked up while everybody waits.
+ACCOUNTS_MAX = 100
 # The records of one batch, which go to the journal in one piece: under the 8 MiB that it takes at
 # once, with room for what else the turn records. What the jobs share on the wire, like the working
 # directory, is spelled out in each record.
@@ -120,6 +122,10 @@ def check_batch(state: State, request: Enqueue) -> None:
     """
     if not request.jobs:
         raise Refusal("usage", "jobs must not be empty", "jobs")
+    if len({spec.user for spec in request.jobs}) > ACCOUNTS_MAX:
+        raise Refusal(
+            "usage", f"a batch has jobs of at most {ACCOUNTS_MAX} accounts; split it", "user"
+        )
     count = len(request.jobs)
     if count > BATCH_JOBS_MAX:
         raise Refusal("usage", f"a batch has at most {BATCH_JOBS_MAX} jobs, not {count}", "jobs")
@@ -208,14 +214,29 @@ def _due(spec: JobSpec, now: int, wall_offset_ms: int) -> tuple[JobState, int]:
     return ("scheduled", due_at) if due_at else ("pending", 0)
 
 
+def _directory(spec: JobSpec, owner: Owner, request: Enqueue) -> str:
+    """
+    Return where a job begins: another account need not be able to enter the submitter's directory.
+    """
+    cwd = spec.cwd
+    if cwd is None:
+        cwd = request.cwd if owner.home is None else owner.home
+    if not cwd.startswith("/"):
+        raise Refusal("usage", f"cwd must be an absolute path, not {shorten(cwd)}", "cwd")
+    _check_text("cwd", cwd, 4095)
+    return cwd
+
+
 def admit(
     state: State,
     peer: Peer,
+    owner: Owner,
     request: Enqueue,
     index: int,
     *,
     number: int,
     env_id: int,
+    has_journal: bool,
     now: int,
     wall_offset_ms: int,
 ) -> JobEnqueued:
@@ -225,7 +246,7 @@ def admit(
     spec = request.jobs[index]
     _check_command(spec)
     if spec.id is not None:
-        _check_id(state, peer, spec.id)
+        _check_id(state, owner.peer, spec.id)
     queue = spec.queue if spec.queue is not None else DEFAULT_QUEUE
     if queue not in state.queues:
         check_name(queue, "queue")
@@ -239,10 +260,12 @@ def admit(
             raise Refusal("usage", "run_at and delay exclude each other; give one", "run_at")
         if not 0 <= spec.run_at <= now + SPAN_MS_MAX:
             raise Refusal("usage", "run_at must be a time within the next ten years", "run_at")
-    cwd = spec.cwd if spec.cwd is not None else request.cwd
-    if not cwd.startswith("/"):
-        raise Refusal("usage", f"cwd must be an absolute path, not {shorten(cwd)}", "cwd")
-    _check_text("cwd", cwd, 4095)
+    if spec.output == "journal" and not has_journal:
+        raise Refusal(
+            "usage",
+            "output journal needs the system's journal, which does not listen here",
+            "output",
+        )
     if spec.env:
         check_env(spec.env)
     job_state, due_at = _due(spec, now, wall_offset_ms)
@@ -254,7 +277,7 @@ def admit(
         queue=queue,
         priority=spec.priority,
         env_id=env_id,
-        cwd=cwd,
+        cwd=_directory(spec, owner, request),
         umask=request.umask & 0o777,
         name=spec.id,
         command=spec.command,
@@ -269,6 +292,9 @@ def admit(
         env=spec.env or None,
         request_id=request.request_id or None,
         request_index=index,
-        uid=peer.uid,
-        user=peer.user or None,
+        uid=owner.peer.uid,
+        user=owner.peer.user or None,
+        by_uid=peer.uid if owner.is_other else None,
+        by_user=peer.user if owner.is_other else None,
+        output="journal" if spec.output == "journal" else None,
     )

@@ -19,6 +19,7 @@ from queuectl.protocol import (
     Enqueued,
     GetConfig,
     Jobs,
+    JobSpec,
     List,
     ListQueues,
     ListWorkers,
@@ -39,13 +40,11 @@ from queuectl.settings import canonical, check
 from queuectl.views import FINISHED_STATES, JobError
 from queuectld.core import named_queues, selection, views
 from queuectld.core.actions import act
-from queuectld.core.admission import admit, check_batch, check_env, check_records, shorten
+from queuectld.core.admission import admit, check_batch, check_records, shorten
 from queuectld.core.effects import AwaitJobs, Reply, StopDaemon, StreamLogs
-from queuectld.core.records import (
-    EnvironmentStored,
-    JobEnqueued,
-    SettingsChanged,
-)
+from queuectld.core.owners import Environments, owner_of
+from queuectld.core.peer import Owner
+from queuectld.core.records import JobEnqueued, SettingsChanged
 from queuectld.core.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -86,19 +85,18 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     if queue.storage_full:
         raise Refusal("try_later", "the disk of the journal is full; make room, then try again")
     check_batch(state, request)
-    known_env_id = state.env_id(request.env)
-    if known_env_id is None:
-        check_env(request.env)
-    env_id = state.next_env_id if known_env_id is None else known_env_id
-    records, errors = _admit_all(queue, request, env_id, now)
+    environments = Environments(state, request)
+    records, errors = _admit_all(queue, request, environments, now)
     check_records(records)
-    if records and known_env_id is None:
-        queue.record(EnvironmentStored(env_id, request.env))
+    used_env_ids = {record.env_id for record in records}
+    for environment in environments.new:
+        if environment.env_id in used_env_ids:
+            queue.record(environment)
     named_queues.make(queue, {record.queue for record in records})
     ids: list[str | None] = [None] * len(request.jobs)
     for record in records:
         queue.record(record)
-        ids[record.request_index] = record.id
+        ids[record.request_index] = _id_told(queue, record.uid, record.id, record.number)
     jobs = [state.jobs[record.number] for record in records] if request.want_jobs else []
     response = Enqueued(
         call=request.call,
@@ -111,7 +109,7 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
 
 
 def _admit_all(
-    queue: "Queue", request: Enqueue, env_id: int, now: int
+    queue: "Queue", request: Enqueue, environments: Environments, now: int
 ) -> tuple[list[JobEnqueued], list[JobError]]:
     """
     Return the records of the jobs that may be made and, for a partial batch, why the others not.
@@ -121,23 +119,24 @@ def _admit_all(
     records: list[JobEnqueued] = []
     errors: list[JobError] = []
     batch_names = {spec.id for spec in request.jobs if spec.id is not None}
-    names: set[str] = set()
+    names: set[tuple[int | None, str]] = set()
     new_queues: set[str] = set()
     number = queue.state.next_number
     for index, spec in enumerate(request.jobs):
-        if spec.id is None:
-            while queue.state.is_named(queue.peer.uid, number) or str(number) in batch_names:
-                number += 1
         try:
-            if spec.id in names:
-                raise Refusal("conflict", f"id {shorten(spec.id or '')} is twice here", "id")
+            owner = owner_of(queue.peer, queue.host, spec.user)
+            number = _free_number(queue, owner, spec, number, batch_names)
+            if spec.id is not None and (owner.peer.uid, spec.id) in names:
+                raise Refusal("conflict", f"id {shorten(spec.id)} is twice here", "id")
             record = admit(
                 queue.state,
                 queue.peer,
+                owner,
                 request,
                 index,
                 number=number,
-                env_id=env_id,
+                env_id=environments.id_for(owner),
+                has_journal=queue.host.has_journal,
                 now=now,
                 wall_offset_ms=queue.wall_offset_ms,
             )
@@ -149,10 +148,32 @@ def _admit_all(
             errors.append(_job_error(refusal, spec.id, index))
             continue
         if spec.id is not None:
-            names.add(spec.id)
+            names.add((owner.peer.uid, spec.id))
         records.append(record)
         number += 1
     return records, errors
+
+
+def _free_number(
+    queue: "Queue", owner: Owner, spec: JobSpec, number: int, batch_names: set[str]
+) -> int:
+    """
+    Return the first number from *number* on that, as an id, means no other job to those who are
+    told it.
+    """
+    if spec.id is not None and not owner.is_other:
+        return number  # It is known by its id.
+    uids = (owner.peer.uid, queue.peer.uid) if owner.is_other else (owner.peer.uid,)
+    while str(number) in batch_names or any(queue.state.is_named(uid, number) for uid in uids):
+        number += 1
+    return number
+
+
+def _id_told(queue: "Queue", uid: int | None, job_id: str, number: int) -> str:
+    """
+    Return what the submitter is to call a job by: ids are each account's own.
+    """
+    return job_id if queue.peer.uid in (None, uid) else str(number)
 
 
 def _job_error(refusal: Refusal, job_id: str | None, index: int | None = None) -> JobError:
@@ -171,7 +192,8 @@ def _enqueued_before(queue: "Queue", request: Enqueue, made: list[tuple[int, int
     for index, number in made:
         job = state.jobs.get(number)
         if index < len(ids):
-            ids[index] = request.jobs[index].id or str(number)
+            uid = job.owner if job is not None else queue.peer.uid
+            ids[index] = _id_told(queue, uid, request.jobs[index].id or str(number), number)
         if job is not None and request.want_jobs:
             jobs.append(views.job_view(queue, job, queue.peer))
     errors = [

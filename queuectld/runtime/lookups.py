@@ -1,0 +1,50 @@
+"""
+What the queue needs to know of the host before it decides a request: see core/host.py.
+
+Asked only for requests that depend on it, and for accounts only where an admin asks: looking one up
+may go to a directory service, and everybody waits meanwhile. So the names of one request are few.
+"""
+
+import os
+import pwd
+
+from queuectl.protocol import Enqueue
+from queuectld.core.admission import ACCOUNTS_MAX
+from queuectld.core.host import NOTHING, Account, Host
+from queuectld.core.peer import Peer
+from queuectld.runtime.system_journal import JournalSocket
+
+
+def look_up(request: object, peer: Peer) -> Host:
+    """
+    Return what *request*, of *peer*, depends on.
+    """
+    if not isinstance(request, Enqueue):
+        return NOTHING
+    names = {spec.user for spec in request.jobs if spec.user is not None} if peer.admin else set()
+    wants_journal = any(spec.output == "journal" for spec in request.jobs)
+    if not names and not wants_journal:
+        return NOTHING
+    accounts = {}
+    if len(names) <= ACCOUNTS_MAX:
+        found = {name: _account(name, peer) for name in names}
+        accounts = {name: account for name, account in found.items() if account is not None}
+    return Host(accounts, wants_journal and _journal_listens())
+
+
+def _account(name: str, peer: Peer) -> Account | None:
+    try:
+        found = pwd.getpwnam(name)
+    except (KeyError, ValueError, OSError):  # ValueError: a NUL in it.
+        return None
+    # Where there is one account for all, it has no uid in the queue.
+    uid = None if peer.uid is None and found.pw_uid == os.geteuid() else found.pw_uid
+    return Account(uid, found.pw_name, found.pw_dir)
+
+
+def _journal_listens() -> bool:
+    journal = JournalSocket()
+    try:
+        return journal.connect()
+    finally:
+        journal.close()
