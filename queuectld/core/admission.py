@@ -198,6 +198,15 @@ def _check_priority(peer: Peer, priority: int) -> None:
         )
 
 
+def _check_time(spec: JobSpec, now: int) -> None:
+    _check_range("delay", spec.delay_ms, 0, SPAN_MS_MAX, " ms")
+    if spec.run_at is not None:
+        if spec.delay_ms is not None:
+            raise Refusal("usage", "run_at and delay exclude each other; give one", "run_at")
+        if not 0 <= spec.run_at <= now + SPAN_MS_MAX:
+            raise Refusal("usage", "run_at must be a time within the next ten years", "run_at")
+
+
 def _due(spec: JobSpec, now: int, wall_offset_ms: int) -> tuple[JobState, int]:
     """
     Return the state that a new job begins in, and when it is due.
@@ -254,12 +263,7 @@ def admit(
     _check_range("max_retries", spec.max_retries, 0, RETRIES_MAX)
     _check_range("timeout", spec.timeout_ms, 1, SPAN_MS_MAX, " ms")
     _check_range("kill_after", spec.kill_after_ms, 0, SPAN_MS_MAX, " ms")
-    _check_range("delay", spec.delay_ms, 0, SPAN_MS_MAX, " ms")
-    if spec.run_at is not None:
-        if spec.delay_ms is not None:
-            raise Refusal("usage", "run_at and delay exclude each other; give one", "run_at")
-        if not 0 <= spec.run_at <= now + SPAN_MS_MAX:
-            raise Refusal("usage", "run_at must be a time within the next ten years", "run_at")
+    _check_time(spec, now)
     if spec.output == "journal" and not has_journal:
         raise Refusal(
             "usage",

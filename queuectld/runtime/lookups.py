@@ -12,10 +12,10 @@ from queuectl.protocol import Enqueue
 from queuectld.core.admission import ACCOUNTS_MAX
 from queuectld.core.host import NOTHING, Account, Host
 from queuectld.core.peer import Peer
-from queuectld.runtime.system_journal import JournalSocket
+from queuectld.runtime.system_journal import SOCKET, JournalSocket
 
 
-def look_up(request: object, peer: Peer) -> Host:
+def look_up(request: object, peer: Peer, journal_path: str = SOCKET) -> Host:
     """
     Return what *request*, of *peer*, depends on.
     """
@@ -29,7 +29,7 @@ def look_up(request: object, peer: Peer) -> Host:
     if len(names) <= ACCOUNTS_MAX:
         found = {name: _account(name, peer) for name in names}
         accounts = {name: account for name, account in found.items() if account is not None}
-    return Host(accounts, wants_journal and _journal_listens())
+    return Host(accounts, wants_journal and _listens(journal_path))
 
 
 def _account(name: str, peer: Peer) -> Account | None:
@@ -42,8 +42,8 @@ def _account(name: str, peer: Peer) -> Account | None:
     return Account(uid, found.pw_name, found.pw_dir)
 
 
-def _journal_listens() -> bool:
-    journal = JournalSocket()
+def _listens(journal_path: str) -> bool:
+    journal = JournalSocket(journal_path)
     try:
         return journal.connect()
     finally:
