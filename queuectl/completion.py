@@ -18,6 +18,7 @@ from queuectl.client import Client
 from queuectl.errors import QueuectlError, UsageError
 from queuectl.options import Command, Option
 from queuectl.protocol import DEFAULT_QUEUE, Jobs, List, ListQueues, Message, Queues
+from queuectl.selection import id_to_ask
 from queuectl.session import GLOBAL_OPTIONS
 from queuectl.settings import SETTINGS
 from queuectl.tables import state_of
@@ -181,7 +182,7 @@ def _job_words(states: list[JobState], connect: Connect) -> list[Word]:
     answer = _ask(List(states=states, limit=_JOBS_MAX), Jobs, connect)
     if answer is None:
         return []
-    return [(job.id, f"{state_of(job)} {job.command[:60]}") for job in answer.jobs]
+    return [(id_to_ask(job), f"{state_of(job)} {job.command[:60]}") for job in answer.jobs]
 
 
 def _queue_words(connect: Connect) -> list[Word]:

@@ -12,7 +12,14 @@ from queuectl.endings import ending
 from queuectl.errors import EXIT_DONE, RequestRefused, UsageError
 from queuectl.options import Arguments, Command, Option
 from queuectl.protocol import JobDetail, List, Show
-from queuectl.selection import QUEUE_OPTION, STATE_OPTION, jobs_by_page, split_ids, states_of
+from queuectl.selection import (
+    QUEUE_OPTION,
+    STATE_OPTION,
+    id_to_ask,
+    jobs_by_page,
+    split_ids,
+    states_of,
+)
 from queuectl.session import Session
 from queuectl.sizes import describe_size
 from queuectl.tables import job_rows, moment, print_pairs, print_table, state_of, text_or_dash
@@ -52,7 +59,7 @@ def print_jobs(session: Session, arguments: Arguments, request: List) -> int:
             session.print_json_array(job_document(job) for job in found)
         elif session.quiet:
             for job in found:
-                session.print(job.id)
+                session.print(id_to_ask(job))
         else:
             jobs = list(found)
             if jobs:
@@ -103,7 +110,7 @@ def expand(client: Client, ids: list[str]) -> Iterator[str]:
     """
     for each in ids:
         if _RANGE.fullmatch(each):
-            found = [job.id for job in jobs_by_page(client, List(ids=[each]), None)]
+            found = [id_to_ask(job) for job in jobs_by_page(client, List(ids=[each]), None)]
             yield from reversed(found) if found else [each]
         else:
             yield each
@@ -111,7 +118,7 @@ def expand(client: Client, ids: list[str]) -> Iterator[str]:
 
 def _print_detail(session: Session, detail: JobDetail) -> None:
     if session.quiet:
-        session.print(detail.job.id)
+        session.print(id_to_ask(detail.job))
         return
     print_pairs(session, _detail_pairs(session, detail))
     if detail.runs:

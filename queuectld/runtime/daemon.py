@@ -383,11 +383,11 @@ class Daemon:
             for record in batch.records:
                 if isinstance(record, JobEnqueued) and record.by_uid is None:
                     continue  # Most of them, and nobody can wait for a job that was not there.
-                self.job_log.tell(record, self.queue.state, now)
                 number = getattr(record, "number", None)
                 if number is not None:
                     self.streams.changed(number)
-                self.housekeeping.told(record)
+                self.housekeeping.told(record)  # The last output, then the end, in the journal.
+                self.job_log.tell(record, self.queue.state, now)
         self._note_storage()
         self._submit()
 

@@ -5,9 +5,10 @@ A job writes into its file and nothing stands between (output.py). So its output
 as it comes: the daemon reads the file behind the job and sends each whole line as an entry, with
 the job's fields. The file is what counts, `logs` shows it; the journal gets a copy, within limits.
 
-1. It never holds up the queue. The journal's socket does not wait; a turn sends LINES_MAX lines of
-   all jobs together and reads TURN_BYTES_MAX of each job; who was served goes to the end of the
-   line.
+1. It never holds up the queue. The journal's socket does not wait; in POLL_MS go LINES_MAX lines
+   of all jobs together, and in a turn TURN_BYTES_MAX of each; who was served goes to the end of
+   the line. What is left when an attempt ends is sent at once, as far as that goes, so that it
+   stands before the entry about its end.
 2. A job that writes more than that falls behind. Beyond BEHIND_BYTES_MAX, or DRAIN_MS_MAX after its
    end, the older part is passed over, and a warning says how much: one at once, then sums.
 3. Where it has got to is an extended attribute of the file, written after each turn: the next
@@ -114,6 +115,8 @@ class Forwarding:
         #: By (number, attempt); the one to be served first is first.
         self._followed: dict[tuple[int, int], Followed] = {}
         self._poll_at = 0
+        #: Lines that may go before that.
+        self._line_count = LINES_MAX
         self._adopted = False
         self._stopped = False
 
@@ -133,7 +136,9 @@ class Forwarding:
                 self._follow(number, self._state.jobs[number].attempt)
         if self._followed and now >= self._poll_at:
             self._poll_at = now + POLL_MS
-            self._turn(now)
+            self._line_count = LINES_MAX
+            for each in list(self._followed.values()):
+                self._serve(each, now)
 
     def started(self, record: RunStarted) -> None:
         """
@@ -149,15 +154,15 @@ class Forwarding:
         followed = self._followed.get((record.number, record.attempt))
         if followed is not None:
             followed.ends_at = now + DRAIN_MS_MAX
+            self._serve(followed, now)
 
     def stop(self, now: int) -> None:
         """
         Send once more, and leave the rest to the next daemon.
         """
         self._stopped = True
-        if self._followed:
-            self._turn(now)
-        for each in self._followed.values():
+        for each in list(self._followed.values()):
+            self._serve(each, now)
             each.close()
         self._followed.clear()
         self._journal.close()
@@ -167,23 +172,25 @@ class Forwarding:
             fields = job_fields(self._state, number)
             self._followed[number, attempt] = Followed(number, attempt, fields)
 
-    def _turn(self, now: int) -> None:
-        line_count = LINES_MAX
-        for key, each in list(self._followed.items()):
-            sent_count = self._serve(each, line_count, now)
-            line_count -= sent_count
-            done = self._is_done(each, now)
-            self._tell_skipped(each, now, at_once=done)
-            if done:
-                each.close()
-            if done or sent_count:
-                del self._followed[key]
-            if sent_count and not done:
-                self._followed[key] = each  # Behind the others.
-
-    def _serve(self, each: Followed, line_count: int, now: int) -> int:
+    def _serve(self, each: Followed, now: int) -> None:
         """
-        Send up to *line_count* lines of a job; return how many were.
+        Send what may be sent of a job now, and let go of one that has no more.
+        """
+        sent_count = self._send_lines(each, now)
+        self._line_count -= sent_count
+        done = self._is_done(each, now)
+        self._tell_skipped(each, now, at_once=done)
+        key = (each.number, each.attempt)
+        if done:
+            each.close()
+        if done or sent_count:
+            del self._followed[key]
+        if sent_count and not done:
+            self._followed[key] = each  # Behind the others.
+
+    def _send_lines(self, each: Followed, now: int) -> int:
+        """
+        Send lines of a job; return how many.
         """
         try:
             if not each.open(self._output):
@@ -200,14 +207,14 @@ class Forwarding:
             self._skip(each, _line_after(each.fd, size - BEHIND_BYTES_MAX // 2))
         before = each.offset
         sent_count = 0
-        while sent_count < line_count and each.offset - before < TURN_BYTES_MAX:
+        while sent_count < self._line_count and each.offset - before < TURN_BYTES_MAX:
             chunk = read_chunk(each.fd, each.offset)
             self._skip(each, chunk.offset)
             # What is behind the data: nothing more, ever; a gap; or what is still to be written.
             ends = each.offset + len(chunk.data) >= size and each.ends_at is not None
             ends |= each.offset + len(chunk.data) < size and len(chunk.data) < READ_BYTES_MAX
             lines = split_lines(chunk.data, ends=ends)
-            count = self._send(each, lines[: line_count - sent_count])
+            count = self._send(each, lines[: self._line_count - sent_count])
             sent_count += count
             if count < len(lines) or not count:
                 break

@@ -52,3 +52,26 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from package_files import build
 
     return Path(shutil.copy2(build().deb, tmp_path_factory.mktemp("package")))
+
+
+@pytest.fixture(scope="module", params=list(SUITES))
+def box(request: pytest.FixtureRequest, deb: Path) -> Iterator[Box]:
+    """
+    A machine with the package, booted, and the module's PEOPLE: name -> groups.
+    """
+    if REASON is not None:
+        pytest.skip(REASON)
+    try:
+        base_tree(request.param)
+    except NoTree as error:
+        pytest.skip(str(error))
+    machine = Box(request.module.__name__.removeprefix("test_box_"), request.param)
+    try:
+        machine.boot()
+        machine.push(deb, "/var/tmp/queuectl.deb")
+        machine.run("dpkg", "--install", "/var/tmp/queuectl.deb")
+        for name, groups in request.module.PEOPLE.items():
+            machine.run("useradd", "-m", "-s", "/bin/sh", "-G", groups, name)
+        yield machine
+    finally:
+        machine.destroy()

@@ -5,12 +5,11 @@ booted Debian, used by its people. What is held here is the table in docs/securi
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from debian_box import SUITES, Box, NoTree, base_tree, unavailable, wait_until
+from debian_box import Box, wait_until
 from queue_in_box import DAEMON, RUNNER, WAIT_S, QueueInBox
 
 #: Name -> groups. All but carol may use the queue; dave manages it.
@@ -24,30 +23,6 @@ PEOPLE = {
 }
 ADMINS = ("root", "dave")
 DENIED, NOT_FOUND = 77, 3
-
-
-@pytest.fixture(scope="module", params=list(SUITES))
-def box(request: pytest.FixtureRequest, deb: Path) -> Iterator[Box]:
-    """
-    A machine with the package and people.
-    """
-    reason = unavailable()
-    if reason is not None:
-        pytest.skip(reason)
-    try:
-        base_tree(request.param)
-    except NoTree as error:
-        pytest.skip(str(error))
-    machine = Box("accounts", request.param)
-    try:
-        machine.boot()
-        machine.push(deb, "/var/tmp/queuectl.deb")
-        machine.run("dpkg", "--install", "/var/tmp/queuectl.deb")
-        for name, groups in PEOPLE.items():
-            machine.run("useradd", "-m", "-s", "/bin/sh", "-G", groups, name)
-        yield machine
-    finally:
-        machine.destroy()
 
 
 @pytest.fixture(scope="module")
