@@ -16,6 +16,18 @@ from installation import ROOT, install
 sys.path.append(os.fspath(ROOT / "tests/packaging"))
 
 REASON = unavailable()
+#: Who is on the machine with the package: name -> groups. carol and grace may not use the queue;
+#: dave manages it.
+PEOPLE = {
+    "alice": "queuectl",
+    "bob": "queuectl",
+    "carol": "",
+    "dave": "queuectl,queuectl-admin",
+    "erin": "queuectl",
+    "frank": "queuectl",
+    "grace": "",
+    "heidi": "queuectl",
+}
 
 
 @pytest.fixture(scope="module", params=list(SUITES))
@@ -54,10 +66,10 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copy2(build().deb, tmp_path_factory.mktemp("package")))
 
 
-@pytest.fixture(scope="module", params=list(SUITES))
+@pytest.fixture(scope="session", params=list(SUITES))
 def box(request: pytest.FixtureRequest, deb: Path) -> Iterator[Box]:
     """
-    A machine with the package, booted, and the module's PEOPLE: name -> groups.
+    A machine with the package, booted, and PEOPLE. Several modules use it, each its own jobs.
     """
     if REASON is not None:
         pytest.skip(REASON)
@@ -65,12 +77,12 @@ def box(request: pytest.FixtureRequest, deb: Path) -> Iterator[Box]:
         base_tree(request.param)
     except NoTree as error:
         pytest.skip(str(error))
-    machine = Box(request.module.__name__.removeprefix("test_box_"), request.param)
+    machine = Box("people", request.param)
     try:
         machine.boot()
         machine.push(deb, "/var/tmp/queuectl.deb")
         machine.run("dpkg", "--install", "/var/tmp/queuectl.deb")
-        for name, groups in request.module.PEOPLE.items():
+        for name, groups in PEOPLE.items():
             machine.run("useradd", "-m", "-s", "/bin/sh", "-G", groups, name)
         yield machine
     finally:

@@ -86,6 +86,9 @@ def by_hand(number: int, job_id: str) -> list[tuple[dict[str, Any], Check]]:
     for action in get_args(Action):
         ranged = {"ids": [f"{number}-{number}"]}
         cases.append(({"op": "act", "action": action, "select": ranged}, errs("not_found")))
-        for select in ({"all": True}, {"queue": "of-alice"}, {"states": ["completed", "dead"]}):
+        of_alice: dict[str, Any] = {"queue": "of-alice"}
+        for select in (of_alice, {**of_alice, "states": ["completed", "dead", "held"]}):
             cases.append(({"op": "act", "action": action, "select": select}, acted_on_none))
+        # Which may be about jobs of one's own: whoever compares alice's sees that it is only those.
+        cases.append(({"op": "act", "action": action, "select": {"all": True}}, is_op("acted")))
     return cases

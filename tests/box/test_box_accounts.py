@@ -12,15 +12,6 @@ import pytest
 from debian_box import Box, wait_until
 from queue_in_box import DAEMON, RUNNER, WAIT_S, QueueInBox
 
-#: Name -> groups. All but carol may use the queue; dave manages it.
-PEOPLE = {
-    "alice": "queuectl",
-    "bob": "queuectl",
-    "carol": "",
-    "dave": "queuectl,queuectl-admin",
-    "erin": "queuectl",
-    "frank": "queuectl",
-}
 ADMINS = ("root", "dave")
 DENIED, NOT_FOUND = 77, 3
 
