@@ -6,7 +6,7 @@ as it comes: the daemon reads the file behind the job and sends each whole line 
 the job's fields. The file is what counts, `logs` shows it; the journal gets a copy, within limits.
 
 1. It never holds up the queue. The journal's socket does not wait; in POLL_MS go LINES_MAX lines
-   of all jobs together, and in a turn TURN_BYTES_MAX of each; who was served goes to the end of
+   of all jobs together, and in a turn one chunk of each file; who was served goes to the end of
    the line. What is left when an attempt ends is sent at once, as far as that goes, so that it
    stands before the entry about its end.
 2. A job that writes more than that falls behind. Beyond BEHIND_BYTES_MAX, or DRAIN_MS_MAX after its
@@ -39,8 +39,6 @@ POLL_MS = 250
 # Of all jobs in one turn: what the loop has time for, and 1,000 a second is what our unit allows
 # the journal to take from us (LogRateLimitBurst).
 LINES_MAX = 250
-# Of one job in one turn.
-TURN_BYTES_MAX = READ_BYTES_MAX
 # What a job's output may be ahead of what was sent, before the older part is passed over.
 BEHIND_BYTES_MAX = 1 << 20
 # What comes after this much of a line is a line of its own. journald does it at 48 KiB.
@@ -192,36 +190,29 @@ class Forwarding:
         """
         Send lines of a job; return how many.
         """
+        before = each.offset
         try:
             if not each.open(self._output):
                 return 0
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-            return 0  # There is no descriptor to read it with. Perhaps in the next turn.
-        assert each.fd is not None
-        size = os.fstat(each.fd).st_size
-        if each.ends_at is not None and now >= each.ends_at:
-            self._skip(each, size)
-        elif size - each.offset > BEHIND_BYTES_MAX:
-            self._skip(each, _line_after(each.fd, size - BEHIND_BYTES_MAX // 2))
-        before = each.offset
-        sent_count = 0
-        while sent_count < self._line_count and each.offset - before < TURN_BYTES_MAX:
+            assert each.fd is not None
+            size = os.fstat(each.fd).st_size
+            if each.ends_at is not None and now >= each.ends_at:
+                self._skip(each, size)
+            elif size - each.offset > BEHIND_BYTES_MAX:
+                self._skip(each, _line_after(each.fd, size - BEHIND_BYTES_MAX // 2))
             chunk = read_chunk(each.fd, each.offset)
-            self._skip(each, chunk.offset)
-            # What is behind the data: nothing more, ever; a gap; or what is still to be written.
-            ends = each.offset + len(chunk.data) >= size and each.ends_at is not None
-            ends |= each.offset + len(chunk.data) < size and len(chunk.data) < READ_BYTES_MAX
-            lines = split_lines(chunk.data, ends=ends)
-            count = self._send(each, lines[: self._line_count - sent_count])
-            sent_count += count
-            if count < len(lines) or not count:
-                break
+        except OSError:
+            return 0  # It cannot be read, or there is no descriptor for it now: in another turn.
+        self._skip(each, chunk.offset)
+        # What is behind the data: nothing more, ever; a gap; or what is still to be written.
+        end = each.offset + len(chunk.data)
+        over = end >= size and each.ends_at is not None
+        gap = end < size and len(chunk.data) < READ_BYTES_MAX
+        count = self._send(each, split_lines(chunk.data, ends=over or gap)[: self._line_count])
         if each.offset != before:
             with suppress(OSError):  # What it means to do without is said above.
                 os.setxattr(each.fd, ATTRIBUTE, b"%d" % each.offset)
-        return sent_count
+        return count
 
     def _send(self, each: Followed, lines: list[bytes]) -> int:
         for count, line in enumerate(lines):

@@ -175,9 +175,20 @@ def test_no_more_is_stored_than_is_used(talk: Conversation) -> None:
     ask(talk, ROOT, job(user="alice"))
     assert [{"LANG": "C"}] == [talk.queue.state.env(n) for n in talk.queue.state.environments]
     before = dict(talk.queue.state.environments)
-    request = Enqueue(jobs=[job(), job(user="alice")], env={"LANG": "C"})
+    request = Enqueue(jobs=[job(), job(user="alice")], env={"LANG": "de"})
     assert isinstance(talk.request(request, ROOT, HOST), Enqueued)
-    assert before.keys() == talk.queue.state.environments.keys()
+    assert len(before) + 1 == len(talk.queue.state.environments)
+
+
+def test_ids_are_the_accounts_own(talk: Conversation) -> None:
+    """
+    An id that the account has is taken, whoever asks; one that the admin has is not.
+    """
+    talk.request(Enqueue(jobs=[job(id="hers", hold=True)]), ALICE)
+    talk.request(Enqueue(jobs=[job(id="mine", hold=True)]), ROOT)
+    refused = ask(talk, ROOT, job(user="alice", id="hers"))
+    assert ("conflict", "id") == (refused.code, refused.field)
+    assert isinstance(ask(talk, ROOT, job(user="alice", id="mine")), Enqueued)
 
 
 def test_priority_follows_who_asks(talk: Conversation) -> None:

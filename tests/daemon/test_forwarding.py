@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from daemon_process import wait_until
-from journal_twin import JournalTwin
+from journal_twin import JournalTwin, fields_of
 
 from queuectld.core.records import JobEnqueued, RunEnded, RunStarted, SlotsChanged
 from queuectld.core.state import State
@@ -21,11 +21,10 @@ from queuectld.runtime.forwarding import (
     LINE_BYTES_MAX,
     LINES_MAX,
     POLL_MS,
-    TURN_BYTES_MAX,
     Forwarding,
     split_lines,
 )
-from queuectld.runtime.output import OutputStore, punch_hole
+from queuectld.runtime.output import READ_BYTES_MAX, OutputStore, punch_hole
 from queuectld.runtime.system_journal import JournalSocket
 
 SEED = int(os.environ.get("QUEUECTL_SEED") or random.randrange(1 << 32))
@@ -42,6 +41,20 @@ class Warnings:
     def warning(self, event: str, **fields: Any) -> None:
         assert event == "output_not_forwarded"
         self.told.append(fields)
+
+
+class Roomy(JournalSocket):
+    """
+    A journal that takes everything at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[bytes] = []
+
+    def send(self, entry: bytes) -> bool:
+        self.messages.append(fields_of(entry)["MESSAGE"])
+        return True
 
 
 class Bench:
@@ -61,11 +74,11 @@ class Bench:
         self.sockets: list[JournalSocket] = []
         self.begin()
 
-    def begin(self) -> None:
+    def begin(self, journal: JournalSocket | None = None) -> None:
         """
-        The next daemon's.
+        Be the next daemon.
         """
-        self.sockets.append(JournalSocket(self.path))
+        self.sockets.append(journal or JournalSocket(self.path))
         self.forwarding = Forwarding(self.state, self.output, self.log, self.sockets[-1])
         self.forwarding.attend(self.now)
 
@@ -220,44 +233,75 @@ def test_an_endless_line_is_sent_in_pieces(bench: Bench) -> None:
 def test_a_flood_is_bounded_and_what_was_passed_over_is_told(bench: Bench) -> None:
     """
     A turn sends so much and no more; who is too far ahead loses the older part, counted to the
-    byte; the newest lines come.
+    byte; the newest lines come. Warnings are few.
     """
+    journal = Roomy()
+    bench.begin(journal)
     bench.start(1)
     line = b"y" * 999 + b"\n"
-    total = 4 * BEHIND_BYTES_MAX // len(line)
-    bench.write(1, line * total)
-    before = 0
-    for _ in range(5):
+    written_bytes = before = 0
+    for _ in range(12):
+        bench.write(1, line * (BEHIND_BYTES_MAX // len(line)))
+        written_bytes += BEHIND_BYTES_MAX // len(line) * len(line)
         bench.turn()
-        bench.journal.stop()
-        count = len(bench.journal.entries)
-        assert count - before <= min(LINES_MAX, TURN_BYTES_MAX // len(line) + 66)
-        before = count
-        bench.journal.start()
+        assert 0 < len(journal.messages) - before <= READ_BYTES_MAX // len(line)
+        before = len(journal.messages)
+    assert 1 == len(bench.log.told)
     bench.write(1, b"last\n")
     bench.end(1)
-    bench.turn_until(lambda: bench.forwarding.next_deadline() is None)
-    wait_until(lambda: bench.journal.messages[-1] == b"last")
-    sent_bytes = sum(len(message) + 1 for message in bench.journal.messages)
-    assert total * len(line) + 5 == sent_bytes + bench.skipped_bytes
-    assert bench.skipped_bytes >= 3 * BEHIND_BYTES_MAX
-    # One at once and one at the end, at the most: a flood of warnings would be no better.
-    assert len(bench.log.told) <= 2
+    while bench.forwarding.next_deadline() is not None:
+        bench.turn()
+    assert b"last" == journal.messages[-1]
+    sent_bytes = sum(len(message) + 1 for message in journal.messages)
+    assert written_bytes + 5 == sent_bytes + bench.skipped_bytes
+    assert 2 == len(bench.log.told)
     assert ("alice", 1) == (bench.log.told[0]["user"], bench.log.told[0]["attempt"])
+
+
+def test_short_lines_are_bounded_too(bench: Bench) -> None:
+    """
+    It is entries that cost.
+    """
+    journal = Roomy()
+    bench.begin(journal)
+    for number in (1, 2):
+        bench.start(number)
+        bench.write(number, b"\n" * 5_000)
+    for turn in range(1, 5):
+        bench.turn()
+        assert turn * LINES_MAX == len(journal.messages)
+    bench.end(1)  # What may go at once at an end counts.
+    assert turn * LINES_MAX == len(journal.messages)
 
 
 def test_a_loud_job_does_not_silence_others(bench: Bench) -> None:
     """
-    Who was served goes to the end: every turn the quiet one has its line.
+    Who was served goes to the end: every other turn, at the least, is another's.
     """
+    journal = Roomy()
+    bench.begin(journal)
     bench.start(1)
     bench.start(2)
     bench.write(1, b"loud\n" * 20_000)
     for number in range(3):
         quiet = b"quiet %d" % number
         bench.write(2, quiet + b"\n")
-        bench.turn_until(lambda quiet=quiet: quiet in bench.journal.messages)
-    assert len(bench.journal.entries) < 20_000
+        bench.turn()
+        bench.turn()
+        assert quiet in journal.messages
+
+
+def test_the_last_lines_come_before_the_end_is_told(bench: Bench) -> None:
+    """
+    What a job wrote last is sent when its end is on disk, not some time later.
+    """
+    journal = Roomy()
+    bench.begin(journal)
+    bench.start(1)
+    bench.write(1, b"one\ntwo")
+    bench.end(1)
+    assert [b"one", b"two"] == journal.messages
+    assert bench.forwarding.next_deadline() is None
 
 
 def test_a_job_that_has_ended_is_let_go_of(bench: Bench) -> None:
@@ -371,3 +415,19 @@ def test_output_that_was_deleted_meanwhile(bench: Bench) -> None:
     bench.end(2)
     bench.turn()
     assert bench.forwarding.next_deadline() is None
+
+
+def test_a_file_that_cannot_be_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    It is tried again, and ends neither the daemon nor the other jobs' lines.
+    """
+
+    def failing(*_: object) -> bytes:
+        raise OSError(errno.EIO, "input/output error")
+
+    bench.start(1)
+    bench.write(1, b"one\n")
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pread", failing)
+        bench.turn()
+    bench.turn_until(lambda: bench.journal.messages == [b"one"])
