@@ -122,13 +122,13 @@ def check_batch(state: State, request: Enqueue) -> None:
     """
     if not request.jobs:
         raise Refusal("usage", "jobs must not be empty", "jobs")
-    if len({spec.user for spec in request.jobs}) > ACCOUNTS_MAX:
-        raise Refusal(
-            "usage", f"a batch has jobs of at most {ACCOUNTS_MAX} accounts; split it", "user"
-        )
     count = len(request.jobs)
     if count > BATCH_JOBS_MAX:
         raise Refusal("usage", f"a batch has at most {BATCH_JOBS_MAX} jobs, not {count}", "jobs")
+    if count > ACCOUNTS_MAX and len({spec.user for spec in request.jobs}) > ACCOUNTS_MAX:
+        raise Refusal(
+            "usage", f"a batch has jobs of at most {ACCOUNTS_MAX} accounts; split it", "user"
+        )
     if len(request.request_id) > ID_CHARS_MAX:
         raise Refusal(
             "usage", f"request_id must have at most {ID_CHARS_MAX} characters", "request_id"

@@ -20,11 +20,11 @@ from queuectld.core.state import State
 PERSONAL = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "XDG_RUNTIME_DIR"})
 
 
-def owner_of(peer: Peer, host: Host, name: str | None) -> Owner:
+def owner_of(peer: Peer, host: Host, name: str) -> Owner:
     """
     Return whose a job is that *peer* enqueues for the account *name*. Raises Refusal.
     """
-    if name is None or (peer.user and name == peer.user):
+    if peer.user and name == peer.user:
         return Owner(peer)
     if not peer.admin:
         raise Refusal(

@@ -88,9 +88,8 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     environments = Environments(state, request)
     records, errors = _admit_all(queue, request, environments, now)
     check_records(records)
-    used_env_ids = {record.env_id for record in records}
     for environment in environments.new:
-        if environment.env_id in used_env_ids:
+        if any(record.env_id == environment.env_id for record in records):
             queue.record(environment)
     named_queues.make(queue, {record.queue for record in records})
     ids: list[str | None] = [None] * len(request.jobs)
@@ -122,9 +121,10 @@ def _admit_all(
     names: set[tuple[int | None, str]] = set()
     new_queues: set[str] = set()
     number = queue.state.next_number
+    own = Owner(queue.peer)
     for index, spec in enumerate(request.jobs):
         try:
-            owner = owner_of(queue.peer, queue.host, spec.user)
+            owner = own if spec.user is None else owner_of(queue.peer, queue.host, spec.user)
             number = _free_number(queue, owner, spec, number, batch_names)
             if spec.id is not None and (owner.peer.uid, spec.id) in names:
                 raise Refusal("conflict", f"id {shorten(spec.id)} is twice here", "id")
@@ -163,8 +163,12 @@ def _free_number(
     """
     if spec.id is not None and not owner.is_other:
         return number  # It is known by its id.
-    uids = (owner.peer.uid, queue.peer.uid) if owner.is_other else (owner.peer.uid,)
-    while str(number) in batch_names or any(queue.state.is_named(uid, number) for uid in uids):
+    is_named = queue.state.is_named
+    while (
+        str(number) in batch_names
+        or is_named(owner.peer.uid, number)
+        or (owner.is_other and is_named(queue.peer.uid, number))
+    ):
         number += 1
     return number
 

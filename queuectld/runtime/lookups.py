@@ -21,8 +21,12 @@ def look_up(request: object, peer: Peer, journal_path: str = SOCKET) -> Host:
     """
     if not isinstance(request, Enqueue):
         return NOTHING
-    names = {spec.user for spec in request.jobs if spec.user is not None} if peer.admin else set()
-    wants_journal = any(spec.output == "journal" for spec in request.jobs)
+    names: set[str] = set()
+    wants_journal = False
+    for spec in request.jobs:
+        if spec.user is not None and peer.admin:
+            names.add(spec.user)
+        wants_journal = wants_journal or spec.output == "journal"
     if not names and not wants_journal:
         return NOTHING
     accounts = {}
