@@ -65,7 +65,7 @@ class Followed:
         #: Passed over and not told of.
         self.skipped_bytes = 0
         self.tell_at = 0
-        user = fields.get("user", own_user())
+        user = fields["user"] if "user" in fields else own_user()
         #: The fields that all its entries have.
         self.entry = pack_entry(
             {

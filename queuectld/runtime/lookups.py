@@ -39,7 +39,9 @@ def look_up(request: object, peer: Peer, journal_path: str = SOCKET) -> Host:
 def _account(name: str, peer: Peer) -> Account | None:
     try:
         found = pwd.getpwnam(name)
-    except (KeyError, ValueError, OSError):  # ValueError: a NUL in it.
+        # Records are UTF-8: of an account that is not, nothing could be written down.
+        f"{found.pw_name}{found.pw_dir}".encode()
+    except (KeyError, ValueError, OSError):  # ValueError: that, and a NUL in the name.
         return None
     # Where there is one account for all, it has no uid in the queue.
     uid = None if peer.uid is None and found.pw_uid == os.geteuid() else found.pw_uid
