@@ -58,16 +58,18 @@ class FrameReader:
         """
         Return the next whole payload, or None until more bytes are fed. Raises FrameTooLong.
         """
+        buffer = self._buffer
         body = self._start + LENGTH_BYTES
-        if len(self._buffer) < body:
+        if len(buffer) < body:
             return None
-        (size,) = _LENGTH.unpack_from(self._buffer, self._start)
+        (size,) = _LENGTH.unpack_from(buffer, self._start)
         if size > FRAME_BYTES_MAX:
             raise FrameTooLong(size)
-        if len(self._buffer) < body + size:
+        end = body + size
+        if len(buffer) < end:
             return None
-        self._start = body + size
-        return bytes(memoryview(self._buffer)[body : self._start])
+        self._start = end
+        return bytes(buffer[body:end])
 
     def __iter__(self) -> Iterator[bytes]:
         """

@@ -55,7 +55,7 @@ def answer(queue: "Queue", client: int, request: Any, now: int) -> None:
     """
     Do what a request asks for. Raises Refusal, having changed nothing.
     """
-    if isinstance(request, ADMINS_ONLY) and not queue.peer.admin:
+    if type(request) in ADMINS_ONLY and not queue.peer.admin:
         raise Refusal("denied", "this is for root and members of the group queuectl-admin")
     HANDLERS[type(request)](queue, client, request, now)
 
@@ -86,32 +86,36 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
         raise Refusal("try_later", "the disk of the journal is full; make room, then try again")
     check_batch(state, request)
     environments = Environments(state, request)
-    records, errors = _admit_all(queue, request, environments, now)
+    new_queues: set[str] = set()
+    records, errors = _admit_all(queue, request, environments, new_queues, now)
     check_records(records)
     for environment in environments.new:
         if any(record.env_id == environment.env_id for record in records):
             queue.record(environment)
-    named_queues.make(queue, {record.queue for record in records})
+    if new_queues:
+        named_queues.make(queue, new_queues)
     ids: list[str | None] = [None] * len(request.jobs)
     for record in records:
         queue.record(record)
-        ids[record.request_index] = _id_told(queue, record.uid, record.id, record.number)
-    jobs = [state.jobs[record.number] for record in records] if request.want_jobs else []
-    response = Enqueued(
-        call=request.call,
-        ids=ids,
-        errors=errors,
-        jobs=[views.job_view(queue, job, queue.peer) for job in jobs],
-        durable=queue.durable,
-    )
+        ids[record.request_index] = _id_told(queue, record.uid, record.name, record.number)
+    jobs = []
+    if request.want_jobs:
+        made_jobs = [state.jobs[record.number] for record in records]
+        jobs = [views.job_view(queue, job, queue.peer) for job in made_jobs]
+    response = Enqueued(call=request.call, ids=ids, errors=errors, jobs=jobs, durable=queue.durable)
     queue.do(Reply(client, response))
 
 
 def _admit_all(
-    queue: "Queue", request: Enqueue, environments: Environments, now: int
+    queue: "Queue",
+    request: Enqueue,
+    environments: Environments,
+    new_queues: set[str],
+    now: int,
 ) -> tuple[list[JobEnqueued], list[JobError]]:
     """
     Return the records of the jobs that may be made and, for a partial batch, why the others not.
+    Adds to *new_queues* the queues that are to be made for them.
 
     Each job is checked against the state and against the jobs of the batch before it.
     """
@@ -119,8 +123,8 @@ def _admit_all(
     errors: list[JobError] = []
     batch_names = {spec.id for spec in request.jobs if spec.id is not None}
     names: set[tuple[int | None, str]] = set()
-    new_queues: set[str] = set()
-    number = queue.state.next_number
+    state = queue.state
+    number = state.next_number
     own = Owner(queue.peer)
     for index, spec in enumerate(request.jobs):
         try:
@@ -129,7 +133,7 @@ def _admit_all(
             if spec.id is not None and (owner.peer.uid, spec.id) in names:
                 raise Refusal("conflict", f"id {shorten(spec.id)} is twice here", "id")
             record = admit(
-                queue.state,
+                state,
                 queue.peer,
                 owner,
                 request,
@@ -165,7 +169,7 @@ def _free_number(
         return number  # It is known by its id.
     is_named = queue.state.is_named
     while (
-        str(number) in batch_names
+        (batch_names and str(number) in batch_names)
         or is_named(owner.peer.uid, number)
         or (owner.is_other and is_named(queue.peer.uid, number))
     ):
@@ -173,11 +177,11 @@ def _free_number(
     return number
 
 
-def _id_told(queue: "Queue", uid: int | None, job_id: str, number: int) -> str:
+def _id_told(queue: "Queue", uid: int | None, name: str | None, number: int) -> str:
     """
-    Return what the submitter is to call a job by: ids are each account's own.
+    Return what the submitter is to call a job by: names are each account's own.
     """
-    return job_id if queue.peer.uid in (None, uid) else str(number)
+    return name if name is not None and queue.peer.uid == uid else str(number)
 
 
 def _job_error(refusal: Refusal, job_id: str | None, index: int | None = None) -> JobError:
@@ -197,7 +201,7 @@ def _enqueued_before(queue: "Queue", request: Enqueue, made: list[tuple[int, int
         job = state.jobs.get(number)
         if index < len(ids):
             uid = job.owner if job is not None else queue.peer.uid
-            ids[index] = _id_told(queue, uid, request.jobs[index].id or str(number), number)
+            ids[index] = _id_told(queue, uid, request.jobs[index].id, number)
         if job is not None and request.want_jobs:
             jobs.append(views.job_view(queue, job, queue.peer))
     errors = [
@@ -361,7 +365,7 @@ def _shutdown(queue: "Queue", client: int, request: Shutdown, now: int) -> None:
 
 
 #: What changes the queue for everybody.
-ADMINS_ONLY = (StartWorkers, StopWorkers, SetConfig, SetQueue, DeleteQueue, Shutdown)
+ADMINS_ONLY = frozenset({StartWorkers, StopWorkers, SetConfig, SetQueue, DeleteQueue, Shutdown})
 
 HANDLERS: dict[type, Callable[["Queue", int, Any, int], None]] = {
     Enqueue: _enqueue,
