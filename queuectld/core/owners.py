@@ -8,7 +8,6 @@ admin's own session stays behind: the runner knows the account's HOME, SHELL and
 directory is the account's home unless the request names one.
 """
 
-from queuectl.protocol import Enqueue
 from queuectld.core.admission import check_env, shorten
 from queuectld.core.host import Account, Host
 from queuectld.core.peer import Owner, Peer
@@ -55,32 +54,32 @@ def _directory(account: Account) -> str:
 class Environments:
     """
     The variables that the jobs of one request share: the submitter's, and what is left of them for
-    other accounts. `new` are those that are not stored yet. Raises Refusal.
+    other accounts, each of which has its own. `new` are those that are not stored yet. Raises
+    Refusal.
     """
 
-    def __init__(self, state: State, request: Enqueue) -> None:
+    def __init__(self, state: State, peer: Peer, env: dict[str, str]) -> None:
         self._state = state
-        self._env = request.env
+        self._env = env
         self.new: list[EnvironmentStored] = []
-        self._own_id = self._id_of(request.env)
-        self._others_id: int | None = None
+        #: By the uid of whose they are.
+        self._ids = {peer.uid: self._id_of(env, peer.uid)}
 
     def id_for(self, owner: Owner) -> int:
         """
         Return the id of what the jobs of *owner* get.
         """
-        if not owner.is_other:
-            return self._own_id
-        if self._others_id is None:
+        uid = owner.peer.uid
+        if uid not in self._ids:
             kept = {name: value for name, value in self._env.items() if name not in PERSONAL}
-            self._others_id = self._own_id if kept == self._env else self._id_of(kept)
-        return self._others_id
+            self._ids[uid] = self._id_of(kept, uid)
+        return self._ids[uid]
 
-    def _id_of(self, env: dict[str, str]) -> int:
-        known = self._state.env_id(env)
+    def _id_of(self, env: dict[str, str], uid: int | None) -> int:
+        known = self._state.env_id(env, uid)
         if known is not None:
             return known
         check_env(env)
         env_id = self._state.next_env_id + len(self.new)
-        self.new.append(EnvironmentStored(env_id, env))
+        self.new.append(EnvironmentStored(env_id, env, uid))
         return env_id

@@ -40,7 +40,15 @@ from queuectl.settings import canonical, check
 from queuectl.views import FINISHED_STATES, JobError
 from queuectld.core import named_queues, selection, views
 from queuectld.core.actions import act
-from queuectld.core.admission import admit, check_batch, check_records, shorten
+from queuectld.core.admission import (
+    admit,
+    check_batch,
+    check_bytes,
+    check_queued,
+    check_records,
+    env_bytes,
+    shorten,
+)
 from queuectld.core.effects import AwaitJobs, Reply, StopDaemon, StreamLogs
 from queuectld.core.owners import Environments, owner_of
 from queuectld.core.peer import Owner
@@ -85,7 +93,9 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     if queue.storage_full:
         raise Refusal("try_later", "the disk of the journal is full; make room, then try again")
     check_batch(state, request)
-    environments = Environments(state, request)
+    check_queued(state, queue.peer, len(request.jobs))
+    check_bytes(state, queue.peer)
+    environments = Environments(state, queue.peer, request.env)
     new_queues: set[str] = set()
     records, errors = _admit_all(queue, request, environments, new_queues, now)
     check_records(records)
@@ -126,6 +136,8 @@ def _admit_all(
     state = queue.state
     number = state.next_number
     own = Owner(queue.peer)
+    has_own = any(spec.env for spec in request.jobs)
+    shared_env_bytes = env_bytes(request.env) if has_own else 0
     for index, spec in enumerate(request.jobs):
         try:
             owner = own if spec.user is None else owner_of(queue.peer, queue.host, spec.user)
@@ -140,6 +152,7 @@ def _admit_all(
                 index,
                 number=number,
                 env_id=environments.id_for(owner),
+                shared_env_bytes=shared_env_bytes,
                 has_journal=queue.host.has_journal,
                 now=now,
                 wall_offset_ms=queue.wall_offset_ms,

@@ -22,6 +22,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from queuectld.runtime import systemd_protocols
 from queuectld.runtime.log_events import KINDS
 
 #: The log's levels and syslog's.
@@ -37,8 +38,7 @@ _LENGTH = struct.Struct("<Q")
 
 def sender(stderr_fd: int, stream: str) -> Callable[..., object] | None:
     """
-    Return what sends fields to the journal, if *stderr_fd* is *stream* ("device:inode") and the
-    library is there; else None.
+    Return what sends fields to the journal, if *stderr_fd* is *stream* ("device:inode"); else None.
     """
     found = os.fstat(stderr_fd)
     if stream != f"{found.st_dev}:{found.st_ino}":
@@ -46,7 +46,7 @@ def sender(stderr_fd: int, stream: str) -> Callable[..., object] | None:
     try:
         sendv: Callable[..., object] = importlib.import_module("systemd.journal").sendv
     except ImportError:
-        return None  # What goes to stderr is in the journal too, as lines.
+        return systemd_protocols.sendv  # There is none for this interpreter.
     return sendv
 
 

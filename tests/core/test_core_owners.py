@@ -170,14 +170,15 @@ def test_in_user_mode_there_is_one_account(talk: Conversation) -> None:
 
 def test_no_more_is_stored_than_is_used(talk: Conversation) -> None:
     """
-    An environment that no job got is not remembered; one without anything personal is shared.
+    An environment that no job got is not remembered. What is, is each account's own, for it counts
+    against what the account may have.
     """
     ask(talk, ROOT, job(user="alice"))
     assert [{"LANG": "C"}] == [talk.queue.state.env(n) for n in talk.queue.state.environments]
-    before = dict(talk.queue.state.environments)
     request = Enqueue(jobs=[job(), job(user="alice")], env={"LANG": "de"})
     assert isinstance(talk.request(request, ROOT, HOST), Enqueued)
-    assert len(before) + 1 == len(talk.queue.state.environments)
+    owners = [each.owner for each in talk.queue.state.environments.values()]
+    assert [ALICE.uid, ROOT.uid, ALICE.uid] == owners
 
 
 def test_ids_are_the_accounts_own(talk: Conversation) -> None:
