@@ -11,25 +11,24 @@ from queuectl.protocol import (
     DEFAULT_QUEUE,
     ENV_BYTES_MAX,
     ID_CHARS_MAX,
+    JOB_BYTES_MAX,
     PRIORITY_MAX,
     RETRIES_MAX,
-    SCRIPT_BYTES_MAX,
     SPAN_MS_MAX,
     Enqueue,
     JobSpec,
 )
 from queuectl.views import JobState
-from queuectld.core.peer import Peer
+from queuectld.core.peer import Owner, Peer
 from queuectld.core.records import JobEnqueued, body_of
 from queuectld.core.refusal import Refusal
 from queuectld.core.state import State
 
 # Jobs that one daemon keeps, finished ones included: about 5 GB of memory.
 JOBS_MAX = 10_000_000
-# Arguments of one job in all: a quarter of what execve(2) takes by default, the rest is for the
-# environment.
-ARGV_BYTES_MAX = 512 << 10
 ECHO_CHARS_MAX = 60
+# Accounts that the jobs of one batch may name: each is looked up while everybody waits.
+ACCOUNTS_MAX = 100
 # The records of one batch, which go to the journal in one piece: under the 8 MiB that it takes at
 # once, with room for what else the turn records. What the jobs share on the wire, like the working
 # directory, is spelled out in each record.
@@ -101,15 +100,17 @@ def _check_command(spec: JobSpec) -> None:
     if spec.script is not None:
         if not spec.script:
             raise Refusal("usage", "script must not be empty", "script")
-        _check_text("script", spec.script, SCRIPT_BYTES_MAX)
+        _check_text("script", spec.script, JOB_BYTES_MAX)
         _check_text("script_name", spec.script_name or "", 4096)
     if spec.argv is not None:
         if spec.script is None and (not spec.argv or not spec.argv[0]):
             raise Refusal("usage", 'argv must name a program, for example ["make", "-j2"]', "argv")
         for each in spec.argv:
             _check_text("argv", each, COMMAND_BYTES_MAX)
-        if sum(map(_size_bytes, spec.argv)) > ARGV_BYTES_MAX:
-            raise Refusal("usage", f"argv must have at most {ARGV_BYTES_MAX} bytes", "argv")
+        if sum(map(_size_bytes, [*spec.argv, spec.script or ""])) > JOB_BYTES_MAX:
+            raise Refusal(
+                "usage", f"argv, with a script, must have at most {JOB_BYTES_MAX} bytes", "argv"
+            )
 
 
 def check_batch(state: State, request: Enqueue) -> None:
@@ -121,6 +122,10 @@ def check_batch(state: State, request: Enqueue) -> None:
     count = len(request.jobs)
     if count > BATCH_JOBS_MAX:
         raise Refusal("usage", f"a batch has at most {BATCH_JOBS_MAX} jobs, not {count}", "jobs")
+    if count > ACCOUNTS_MAX and len({spec.user for spec in request.jobs}) > ACCOUNTS_MAX:
+        raise Refusal(
+            "usage", f"a batch has jobs of at most {ACCOUNTS_MAX} accounts; split it", "user"
+        )
     if len(request.request_id) > ID_CHARS_MAX:
         raise Refusal(
             "usage", f"request_id must have at most {ID_CHARS_MAX} characters", "request_id"
@@ -130,6 +135,40 @@ def check_batch(state: State, request: Enqueue) -> None:
             "try_later",
             f"there are {len(state.jobs)} jobs of at most {JOBS_MAX}; "
             "forget finished ones: queuectl prune --older-than 1d",
+            "jobs",
+        )
+
+
+def check_queued(state: State, peer: Peer, count: int) -> None:
+    """
+    Refuse a member more jobs that wait, run or are dead than the settings grant. Dead ones count
+    because nothing but the member forgets them.
+    """
+    share = state.shares.by_owner.get(peer.uid)
+    kept = share.kept if share is not None else 0
+    limit = state.setting("user_queued_max")
+    if not peer.admin and limit is not None and kept + count > limit:
+        raise Refusal(
+            "try_later",
+            f"user {peer.user} has {kept} jobs that wait, run or are dead; {count} more "
+            f"would be more than {limit} (user_queued_max); wait until some have ended, "
+            "or cancel or purge some",
+            "jobs",
+        )
+
+
+def check_bytes(state: State, peer: Peer) -> None:
+    """
+    Refuse a member who keeps more in memory than the settings grant. The request that goes beyond
+    is still taken, so that nothing has to be encoded to be weighed.
+    """
+    share = state.shares.by_owner.get(peer.uid)
+    limit = state.setting("user_bytes_max")
+    if not peer.admin and limit is not None and share is not None and share.size_bytes >= limit:
+        raise Refusal(
+            "try_later",
+            f"user {peer.user} has jobs of {share.size_bytes} bytes, of at most {limit} "
+            "(user_bytes_max); forget finished ones: queuectl prune --all",
             "jobs",
         )
 
@@ -149,11 +188,18 @@ def check_records(records: list[JobEnqueued]) -> None:
         )
 
 
-def check_env(env: dict[str, str]) -> None:
+def env_bytes(env: dict[str, str]) -> int:
     """
-    Refuse variables that execve(2) could not pass on.
+    Return what these variables take in the environment of a process.
     """
-    size = 0
+    return sum(_size_bytes(name) + 1 + _size_bytes(value) for name, value in env.items())
+
+
+def check_env(env: dict[str, str], below_bytes: int = 0) -> None:
+    """
+    Refuse variables that execve(2) could not pass on, or too many on top of *below_bytes*.
+    """
+    size = below_bytes
     for name, value in env.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
             raise Refusal(
@@ -190,6 +236,22 @@ def _check_priority(peer: Peer, priority: int) -> None:
         )
 
 
+def _check_time(spec: JobSpec, now: int) -> None:
+    if spec.delay_ms is not None:
+        _check_range("delay", spec.delay_ms, 0, SPAN_MS_MAX, " ms")
+    if spec.run_at is not None:
+        if spec.delay_ms is not None:
+            raise Refusal("usage", "run_at and delay exclude each other; give one", "run_at")
+        if not 0 <= spec.run_at <= now + SPAN_MS_MAX:
+            raise Refusal("usage", "run_at must be a time within the next ten years", "run_at")
+
+
+def _check_output(spec: JobSpec, has_journal: bool) -> None:
+    if spec.output == "journal" and not has_journal:
+        rule = "output journal needs the system's journal, which does not listen here"
+        raise Refusal("usage", rule, "output")
+
+
 def _due(spec: JobSpec, now: int, wall_offset_ms: int) -> tuple[JobState, int]:
     """
     Return the state that a new job begins in, and when it is due.
@@ -206,14 +268,30 @@ def _due(spec: JobSpec, now: int, wall_offset_ms: int) -> tuple[JobState, int]:
     return ("scheduled", due_at) if due_at else ("pending", 0)
 
 
+def _directory(spec: JobSpec, owner: Owner, request: Enqueue) -> str:
+    """
+    Return where a job begins: another account need not be able to enter the submitter's directory.
+    """
+    cwd = spec.cwd
+    if cwd is None:
+        cwd = request.cwd if owner.home is None else owner.home
+    if not cwd.startswith("/"):
+        raise Refusal("usage", f"cwd must be an absolute path, not {shorten(cwd)}", "cwd")
+    _check_text("cwd", cwd, 4095)
+    return cwd
+
+
 def admit(
     state: State,
     peer: Peer,
+    owner: Owner,
     request: Enqueue,
     index: int,
     *,
     number: int,
     env_id: int,
+    shared_env_bytes: int,
+    has_journal: bool,
     now: int,
     wall_offset_ms: int,
 ) -> JobEnqueued:
@@ -223,7 +301,7 @@ def admit(
     spec = request.jobs[index]
     _check_command(spec)
     if spec.id is not None:
-        _check_id(state, peer, spec.id)
+        _check_id(state, owner.peer, spec.id)
     queue = spec.queue if spec.queue is not None else DEFAULT_QUEUE
     if queue not in state.queues:
         check_name(queue, "queue")
@@ -234,19 +312,10 @@ def admit(
         _check_range("timeout", spec.timeout_ms, 1, SPAN_MS_MAX, " ms")
     if spec.kill_after_ms is not None:
         _check_range("kill_after", spec.kill_after_ms, 0, SPAN_MS_MAX, " ms")
-    if spec.delay_ms is not None:
-        _check_range("delay", spec.delay_ms, 0, SPAN_MS_MAX, " ms")
-    if spec.run_at is not None:
-        if spec.delay_ms is not None:
-            raise Refusal("usage", "run_at and delay exclude each other; give one", "run_at")
-        if not 0 <= spec.run_at <= now + SPAN_MS_MAX:
-            raise Refusal("usage", "run_at must be a time within the next ten years", "run_at")
-    cwd = spec.cwd if spec.cwd is not None else request.cwd
-    if not cwd.startswith("/"):
-        raise Refusal("usage", f"cwd must be an absolute path, not {shorten(cwd)}", "cwd")
-    _check_text("cwd", cwd, 4095)
+    _check_time(spec, now)
+    _check_output(spec, has_journal)
     if spec.env:
-        check_env(spec.env)
+        check_env(spec.env, shared_env_bytes)
     job_state, due_at = _due(spec, now, wall_offset_ms)
     # In the order of the fields: by name, so many take longer than all the checks above.
     return JobEnqueued(
@@ -257,7 +326,7 @@ def admit(
         queue,
         spec.priority,
         env_id,
-        cwd,
+        _directory(spec, owner, request),
         request.umask & 0o777,
         spec.id,
         spec.command,
@@ -272,6 +341,9 @@ def admit(
         spec.env or None,
         request.request_id or None,
         index,
-        peer.uid,
-        peer.user or None,
+        owner.peer.uid,
+        owner.peer.user or None,
+        peer.uid if owner.is_other else None,
+        peer.user if owner.is_other else None,
+        "journal" if spec.output == "journal" else None,
     )

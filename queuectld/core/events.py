@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from queuectl.views import SettingValue
+from queuectld.core.host import NOTHING, Host
 from queuectld.core.peer import EVERYBODY, Peer
 
 
@@ -44,6 +45,7 @@ class Requested(Event, frozen=True):
     client: int
     request: Any  # protocol.Request; dispatched by its type
     peer: Peer = EVERYBODY
+    host: Host = NOTHING
 
 
 class RunSpawned(Event, frozen=True):

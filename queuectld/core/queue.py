@@ -8,7 +8,7 @@ Rules
 
 Theory of operation. Whatever happens (a request, an exit, a deadline) first changes the state of
 the jobs it concerns and then fills the slots: while a slot is idle and the runner is there, the
-best pending job of all queues that may start one is recorded as started and handed out as StartRun.
+pending job whose turn it is (shares.py) is recorded as started and handed out as StartRun.
 A run ends by RunExited or StartRefused, or is found to be lost when the runner, after a new
 connection, does not know it. Timeouts and cancellations are a StopRequested with a deadline; the
 end of the run then says what it was.
@@ -36,6 +36,7 @@ from queuectld.core.events import (
     StorageChanged,
     TimerFired,
 )
+from queuectld.core.host import NOTHING
 from queuectld.core.invariants import validate
 from queuectld.core.job import TRANSITIONS, Job
 from queuectld.core.peer import EVERYBODY
@@ -87,6 +88,8 @@ class Queue:
         self._to_follow: list[int] = []
         #: Who sent the request that is being answered.
         self.peer = EVERYBODY
+        #: What was looked up for it.
+        self.host = NOTHING
         self._random = random
         self._records: list[Record] = []
         self._effects: list[Effect] = []
@@ -247,7 +250,7 @@ class Queue:
         if not self.runner_ready or self.storage_full:
             return
         while (slot := self.state.slots.first_idle()) is not None:
-            job = self.state.best_pending()
+            job = self.state.take_pending()
             if job is None:
                 return
             self._start(job, slot, now)
@@ -487,10 +490,10 @@ class Queue:
     # --- requests ---------------------------------------------------------------------------
 
     def _requested(self, event: Requested, now: int) -> None:
-        self.peer = event.peer
+        self.peer, self.host = event.peer, event.host
         try:
             requests.answer(self, event.client, event.request, now)
         except Refusal as refusal:
             self.do(Reply(event.client, requests.refused(event.request.call, refusal)))
         finally:
-            self.peer = EVERYBODY
+            self.peer, self.host = EVERYBODY, NOTHING

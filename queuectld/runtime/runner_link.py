@@ -65,6 +65,7 @@ class RunnerLink:
         event: Callable[[Event], None],
         output: OutputStore,
         log: Any,
+        describe: Callable[[int], dict[str, Any]],
         starts: bool = True,
     ) -> None:
         self.welcome: messages.Welcome | None = None
@@ -77,6 +78,8 @@ class RunnerLink:
         self._event = event
         self._output = output
         self._log = log
+        #: What the log says of a job, by its number.
+        self._describe = describe
         #: Whether a runner that is missing is ours to start.
         self._starts = starts
         self._unreachable = ""
@@ -369,7 +372,8 @@ class RunnerLink:
         key = (message.job, message.attempt)
         effect = self._starting.pop(key, None)
         if message.stage == messages.DUPLICATE:
-            self._log.error("start_refused_twice", job=message.job, attempt=message.attempt)
+            fields = self._describe(message.job)
+            self._log.error("start_refused_twice", **fields, attempt=message.attempt)
             return
         reason = os.strerror(message.errno) if message.errno else messages.STAGES[message.stage]
         passing = message.errno in PASSING_ERRNOS or message.stage == messages.STOPPING

@@ -51,6 +51,7 @@ class Script:
             event=self.events.append,
             output=OutputStore(f"{directory}/output"),
             log=structlog.get_logger(),
+            describe=lambda number: {"job": number},
         )
         self.runner: socket.socket | None = None
         self.now = 1_000_000
