@@ -5,8 +5,8 @@ The runs: what is alive, what ended and is not acknowledged, and the way from on
     end    ->  wait4 -> EXIT in the ledger -> EXITED, again after every HELLO until ACK
 
 Many runs end within ms. To tell of them twice would wake the daemon twice, which costs it as much
-as the rest of a short job. So RUNNING is left to the next `look`, and said of those that are
-UNTOLD_MS old by then. An EXITED without it says that the attempt ran all the same.
+as the rest of a short job. So RUNNING is left to the second `look` that meets a run: one that had
+ended by the first was seen to end in between. An EXITED alone says that the attempt ran, too.
 
 A process under another account comes from a fork, and is not its program yet: until its report
 is read it may still turn out REFUSED, and its leader is reaped without an EXIT.
@@ -43,8 +43,6 @@ from queuectld.runner.program import SpawnError
 from queuectld.runner.spawn import Spawner
 from queuectld.runner.switch import Switcher, read_report
 
-#: How long a run must have lived to be worth a RUNNING; one that is younger waits for another look.
-UNTOLD_MS = 5
 #: How long an adopted leader may stay a zombie before its status is given up: its parent is not us.
 REAPED_MS = 5_000
 
@@ -117,8 +115,8 @@ class Runs:
         self._by_pidfd: dict[int, Run] = {}
         self._by_report: dict[int, Run] = {}
         self._unsettled: dict[Key, Run] = {}
-        #: Those of `_runs` that nobody was told of: since when, in monotonic ms.
-        self._untold: dict[Key, int] = {}
+        #: Those of `_runs` that nobody was told of: whether a look has met them.
+        self._untold: dict[Key, bool] = {}
         #: Packed EXITED messages without ACK.
         self._exits: dict[Key, bytes] = {}
 
@@ -199,12 +197,13 @@ class Runs:
         """
         if self._unsettled:
             self._settle(list(self._unsettled.values()))
-        now = monotonic_ms()
-        for key, since in list(self._untold.items()):
-            if now >= since + UNTOLD_MS:
+        for key, was_met in list(self._untold.items()):
+            if was_met:
                 del self._untold[key]
                 run = self._runs[key]
                 self._report(messages.pack_running(*key, run.pid, run.started_at))
+            else:
+                self._untold[key] = True
 
     def start(self, request: messages.Start, fds: list[int], is_cut: bool) -> None:
         """
@@ -227,7 +226,7 @@ class Runs:
         self._ledger.start(made)
         self._watch(run)
         if report_fd < 0:
-            self._untold[key] = monotonic_ms()
+            self._untold[key] = False
         else:
             self._await_report(run, report_fd)
 
@@ -296,7 +295,7 @@ class Runs:
         os.close(run.report_fd)
         run.report_fd = -1
         if report is None:
-            self._untold[run.key] = monotonic_ms()
+            self._untold[run.key] = False
         else:
             run.refusal = SpawnError(*report)
 

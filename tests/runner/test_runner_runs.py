@@ -206,6 +206,7 @@ def test_a_run_that_ends_soon_is_told_of_once(room: Room, output: Output):
     EXITED alone, and there is nothing left to look at.
     """
     room.start(1, output, ["true"])
+    room.runs.look()
     assert room.runs.wants_look
     ((fd, _),) = wait_until(lambda: room.epoll.poll(0), "its end")
     assert room.runs.take_event(fd)
@@ -216,19 +217,16 @@ def test_a_run_that_ends_soon_is_told_of_once(room: Room, output: Output):
     assert isinstance(exited, messages.Exited)
 
 
-def test_a_run_that_lives_is_told_of_by_a_look(
-    room: Room, output: Output, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_run_that_lives_is_told_of_by_the_second_look(room: Room, output: Output):
     """
-    Not when it starts, nor while it is young; then RUNNING, once.
+    RUNNING: not when it starts, nor at the first look, which may follow at once; and not again.
     """
-    monkeypatch.setattr(runs, "UNTOLD_MS", 3_600_000)
     room.start(1, output, ["sleep", "1000"])
     room.runs.look()
     assert [] == room.events
     assert room.runs.wants_look
-    monkeypatch.setattr(runs, "UNTOLD_MS", 0)
     room.runs.look()
+    assert 1 == len(room.events)
     running = room.running(1)
     assert not room.runs.wants_look
     room.runs.look()
