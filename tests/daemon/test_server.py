@@ -26,13 +26,9 @@ from queuectl.protocol import (
     encode,
 )
 from queuectl.views import JobView
-from queuectld.runtime.server import (
-    REQUESTS_PER_TURN_MAX,
-    UNANSWERED_MAX,
-    WRITE_BYTES_MAX,
-    Server,
-    listen,
-)
+from queuectld.runtime.connection import UNANSWERED_MAX, WRITE_BYTES_MAX
+from queuectld.runtime.listening import listen
+from queuectld.runtime.server import REQUESTS_PER_TURN_MAX, Server
 
 decode = decoder(*Response.__args__).decode
 HELLO = pack_frame(encode(Hello(protocol=PROTOCOL_VERSION)))
@@ -50,7 +46,9 @@ class Stepped:
     def __init__(self, path: str) -> None:
         self.asked: list[tuple[int, Any]] = []
         self.gone: list[int] = []
+        self.now = 1_000_000
         self.handlers: dict[int, Callable[[int], None]] = {}
+        self.path = path
         self.epoll = select.epoll()
         self.server = Server(
             path,
@@ -65,12 +63,12 @@ class Stepped:
         for fd, events in self.epoll.poll(0):
             if fd in self.handlers:
                 self.handlers[fd](events)
-        self.server.attend(0)
-        self.server.flush()
+        self.server.attend(self.now)
+        self.server.flush(self.now)
 
     def connect(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        client.connect(self.server.path)
+        client.connect(self.path)
         client.settimeout(10)
         self.turn()
         return client
@@ -161,7 +159,7 @@ def test_one_that_does_not_read_is_not_read(stepped: Stepped) -> None:
         sent = 0
         while stepped.server.may_stream(1):
             stepped.server.reply(1, Output(call=1, attempt=1, offset=0, data=b"x" * 65536))
-            stepped.server.flush()
+            stepped.server.flush(stepped.now)
             sent += 1
             assert sent * 65536 < 4 * WRITE_BYTES_MAX
         client.sendall(statuses(2, 2))
