@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import million, pipeline, runs, startup
+from bench import crowd, million, pipeline, runs, startup
 from bench.rows import Row, table
 from bench.service import ROOT, Place
 
@@ -25,6 +25,7 @@ FIGURES: dict[str, Callable[[Place], list[Row]]] = {
     "drain": runs.measure_drain,
     "latency": runs.measure_latency,
     "million": million.measure,
+    "crowd": crowd.measure,
 }
 
 

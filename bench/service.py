@@ -77,15 +77,22 @@ class Place:
 class Service:
     """
     A daemon of this checkout with *slots* slots, on a new state directory. stop() and
-    start() make another one on the same state.
+    start() make another one on the same state. One that *serves_all* is the machine's, without
+    a runner: every account may connect. It needs root.
     """
 
-    def __init__(self, place: Place, slots: int) -> None:
+    def __init__(self, place: Place, slots: int, *, serves_all: bool = False) -> None:
         self.folder = place.folder("state")
         self.socket = place.socket()
+        self._serves_all = serves_all
+        self._runner_fd: int | None = None
         #: From the start of the process until it served.
         self.start_s = 0.0
         self.start()
+        if serves_all:
+            os.chmod(os.path.dirname(self.socket), 0o711)
+            os.chmod(self.socket, 0o666)
+            return
         with self.client() as client:
             client.call(StopWorkers(), Workers)
             if slots:
@@ -117,6 +124,8 @@ class Service:
         Start a daemon on the state that is there; return when it serves.
         """
         options = ["--state-dir", str(self.folder / "q"), "--socket", self.socket]
+        if self._serves_all:
+            options += ["--system", "--runner-dir", str(self.folder / "none")]
         reader, writer = os.pipe()
         begin = time.monotonic()
         with (self.folder / "log").open("ab") as log:
@@ -134,7 +143,8 @@ class Service:
         if said != b"ready\n":
             self._daemon.wait(PATIENCE_S)
             raise RuntimeError(f"the daemon did not start: {said.decode()}")
-        self._runner_fd = self._watch_runner()
+        if not self._serves_all:
+            self._runner_fd = self._watch_runner()
 
     def _watch_runner(self) -> int:
         deadline = time.monotonic() + PATIENCE_S
@@ -152,6 +162,8 @@ class Service:
         """
         self._daemon.terminate()
         self._daemon.wait(PATIENCE_S)
+        if self._runner_fd is None:
+            return
         try:
             signal.pidfd_send_signal(self._runner_fd, signal.SIGTERM)
         except ProcessLookupError:

@@ -34,7 +34,7 @@ from queuectld.core.peer import Peer
 from queuectld.runtime.connection import WRITE_BYTES_MAX, Connection
 from queuectld.runtime.deadlines import Deadlines
 from queuectld.runtime.listening import EXHAUSTED, NO_DESCRIPTOR, Listener, turn_away
-from queuectld.runtime.peers import PeerRefused, identify
+from queuectld.runtime.peers import PeerRefused, identify, peer_uid
 from queuectld.runtime.shares import USER_CONNECTIONS_MAX, Shares
 
 # Bytes read from one connection in one turn, so that one client cannot fill a turn.
@@ -240,7 +240,8 @@ class Server:
         Serve a connection that was accepted, or say why not.
         """
         try:
-            peer = self._identify(sock)
+            uid = peer_uid(sock)
+            peer = Peer(uid) if self._shares.is_full(uid) else self._identify(sock)
         except PeerRefused as error:
             turn_away(sock, Refused(code="denied", message=str(error)))
             return

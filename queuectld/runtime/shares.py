@@ -34,6 +34,8 @@ class Share:
 
     def __init__(self, uid: int | None) -> None:
         self.uid = uid
+        #: As the last connection found it: who becomes or ceases to be one is known by the next.
+        self.admin = False
         self.connection_count = 0
         self._turn = 0
         self._requests_left = 0
@@ -89,11 +91,24 @@ class Shares:
             return f"there are {self._count} connections, and the last ones are for admins"
         return None
 
+    def is_full(self, uid: int) -> bool:
+        """
+        Whether an account has all the connections it may have, as far as is known without looking
+        it up: that may take long, and is not done for who connects again and again.
+        """
+        share = self._shares.get(uid)
+        return (
+            share is not None
+            and not share.admin
+            and share.connection_count >= self._user_connections_max()
+        )
+
     def join(self, peer: Peer) -> Share:
         """
         Count one more connection of *peer*; return its account's share.
         """
         share = self._shares.setdefault(peer.uid, Share(peer.uid))
+        share.admin = peer.admin
         share.connection_count += 1
         self._count += 1
         return share

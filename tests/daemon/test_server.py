@@ -1,102 +1,16 @@
 """
-The server alone: its loop is stepped by hand, its clients are plain sockets.
+The server: what it takes, what it answers, and in which order.
 """
 
 import os
-import select
-import socket
-from collections.abc import Callable, Iterator
-from typing import Any
 
-import pytest
+from stepped_server import HELLO, Stepped, received, statuses
 
-from queuectl.framing import FrameReader, pack_frame
-from queuectl.protocol import (
-    PROTOCOL_VERSION,
-    Done,
-    Enqueued,
-    Hello,
-    Jobs,
-    Output,
-    Refused,
-    Response,
-    Status,
-    Welcome,
-    decoder,
-    encode,
-)
+from queuectl.protocol import Done, Enqueued, Jobs, Output, Refused, Welcome
 from queuectl.views import JobView
 from queuectld.runtime.connection import UNANSWERED_MAX, WRITE_BYTES_MAX
 from queuectld.runtime.listening import listen
-from queuectld.runtime.server import REQUESTS_PER_TURN_MAX, Server
-
-decode = decoder(*Response.__args__).decode
-HELLO = pack_frame(encode(Hello(protocol=PROTOCOL_VERSION)))
-
-
-def statuses(first: int, last: int) -> bytes:
-    return b"".join(pack_frame(encode(Status(call=n))) for n in range(first, last + 1))
-
-
-class Stepped:
-    """
-    A server whose loop turns when a test says so.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.asked: list[tuple[int, Any]] = []
-        self.gone: list[int] = []
-        self.now = 1_000_000
-        self.handlers: dict[int, Callable[[int], None]] = {}
-        self.path = path
-        self.epoll = select.epoll()
-        self.server = Server(
-            path,
-            self.epoll,
-            self.handlers,
-            lambda: Welcome(protocol=PROTOCOL_VERSION, version="1.0"),
-        )
-        self.server.handle = lambda client, request: self.asked.append((client, request))
-        self.server.gone = self.gone.append
-
-    def turn(self) -> None:
-        for fd, events in self.epoll.poll(0):
-            if fd in self.handlers:
-                self.handlers[fd](events)
-        self.server.attend(self.now)
-        self.server.flush(self.now)
-
-    def connect(self) -> socket.socket:
-        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        client.connect(self.path)
-        client.settimeout(10)
-        self.turn()
-        return client
-
-    def close(self) -> None:
-        self.server.close()
-        self.epoll.close()
-
-
-@pytest.fixture
-def stepped(tmp_path: os.PathLike[str]) -> Iterator[Stepped]:
-    stepped = Stepped(f"{tmp_path}/q.sock")
-    yield stepped
-    stepped.close()
-
-
-def received(client: socket.socket) -> list[Any]:
-    """
-    Return the responses that have come.
-    """
-    reader = FrameReader()
-    client.setblocking(False)
-    try:
-        while data := client.recv(1 << 20):
-            reader.feed(data)
-    except BlockingIOError:
-        pass
-    return [decode(frame) for frame in reader]
+from queuectld.runtime.server import REQUESTS_PER_TURN_MAX
 
 
 def test_a_turn_takes_a_few_requests_of_each(stepped: Stepped) -> None:
