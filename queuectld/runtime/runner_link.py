@@ -331,6 +331,8 @@ class RunnerLink:
                 return
             try:
                 message = messages.unpack_event(data)
+                if self.welcome is None and not isinstance(message, messages.Welcome):
+                    raise messages.MessageError("the first message was no WELCOME")
             except messages.MessageError as error:
                 self._log.error("runner_not_understood", error=str(error))
                 self._lost()
