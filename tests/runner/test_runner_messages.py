@@ -137,9 +137,9 @@ def test_figures_that_no_runner_says_are_refused():
         messages.unpack_event(messages.pack_refused(1, 1, messages.ERRNO_MAX + 1, messages.EXEC))
     exited = Exited(1, 2, 0, True, 3, 4, True, 5, 6, 7)
     for field in ("utime_us", "stime_us", "maxrss_kib"):
+        packed = messages.pack_exited(exited._replace(**{field: messages.USAGE_MAX + 1}))
         with pytest.raises(MessageError):
-            used = exited._replace(**{field: messages.USAGE_MAX + 1})
-            messages.unpack_event(messages.pack_exited(used))
+            messages.unpack_event(packed)
 
 
 @pytest.mark.parametrize(
