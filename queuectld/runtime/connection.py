@@ -13,7 +13,7 @@ from collections import deque
 
 from queuectl.framing import FrameReader, pack_frame
 from queuectld.core.peer import Peer
-from queuectld.runtime.shares import Share
+from queuectld.runtime.quotas import Quota
 
 # Bytes waiting to be written to a connection beyond which nothing more is read from it, and
 # streams to it pause.
@@ -27,10 +27,10 @@ class Connection:
     One client.
     """
 
-    def __init__(self, sock: socket.socket, client: int, peer: Peer, share: Share) -> None:
+    def __init__(self, sock: socket.socket, client: int, peer: Peer, quota: Quota) -> None:
         self.sock = sock
         self.peer = peer
-        self.share = share
+        self.quota = quota
         self.client = client
         self.reader = FrameReader()
         self.greeted = False

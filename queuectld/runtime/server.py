@@ -35,7 +35,7 @@ from queuectld.runtime.connection import WRITE_BYTES_MAX, Connection
 from queuectld.runtime.deadlines import Deadlines
 from queuectld.runtime.listening import EXHAUSTED, NO_DESCRIPTOR, Listener, turn_away
 from queuectld.runtime.peers import PeerRefused, identify, peer_uid
-from queuectld.runtime.shares import USER_CONNECTIONS_MAX, Shares
+from queuectld.runtime.quotas import USER_CONNECTIONS_MAX, Quotas, TooManyConnections
 
 # Bytes read from one connection in one turn, so that one client cannot fill a turn.
 READ_BYTES_MAX = 256 << 10
@@ -86,7 +86,7 @@ class Server:
         #: Connections to which something happened in this turn.
         self._noted: set[Connection] = set()
         self._deadlines = Deadlines()
-        self._shares = Shares(user_connections_max)
+        self._quotas = Quotas(user_connections_max)
         self._turn = 1
         self._next_client = 1
         #: When to accept connections again; None while they are accepted.
@@ -149,12 +149,12 @@ class Server:
 
     def attend(self, now: int) -> None:
         """
-        Begin the next share of every account: take requests that wait in a buffer. End connections
-        whose time is over, and accept them again after descriptors had run out.
+        Begin the next turn: take requests that wait in a buffer, end connections whose time is
+        over, and accept them again after descriptors had run out.
         """
         self._turn += 1
         for connection in list(self._backlogged):
-            if connection.share.requests_left(self._turn):
+            if connection.quota.requests_left(self._turn):
                 self._take_requests(connection)
                 self._update_events(connection)
         for connection, refused in self._deadlines.expire(now):
@@ -240,16 +240,16 @@ class Server:
         Serve a connection that was accepted, or say why not.
         """
         try:
-            uid = peer_uid(sock)
-            peer = Peer(uid) if self._shares.is_full(uid) else self._identify(sock)
+            self._quotas.check(peer_uid(sock))
+            peer = self._identify(sock)
+            quota = self._quotas.join(peer)
         except PeerRefused as error:
             turn_away(sock, Refused(code="denied", message=str(error)))
             return
-        reason = self._shares.refusal(peer)
-        if reason is not None:
-            turn_away(sock, Refused(code="try_later", message=reason))
+        except TooManyConnections as error:
+            turn_away(sock, Refused(code="try_later", message=str(error)))
             return
-        connection = Connection(sock, self._next_client, peer, self._shares.join(peer))
+        connection = Connection(sock, self._next_client, peer, quota)
         try:
             self._watch(
                 sock.fileno(),
@@ -258,7 +258,7 @@ class Server:
             )
         except OSError as error:
             # The kernel limits how many descriptors an account may have watched.
-            self._shares.leave(connection.share)
+            self._quotas.leave(quota)
             message = f"the daemon cannot watch one more connection: {error.strerror}"
             turn_away(sock, Refused(code="try_later", message=message))
             return
@@ -296,9 +296,9 @@ class Server:
         Hand on what was received, as far as may be asked in this turn.
         """
         connection.backlogged = True
-        reader, share = connection.reader, connection.share
+        reader, quota = connection.reader, connection.quota
         pending_bytes = reader.pending_bytes
-        room = left = min(share.requests_left(self._turn), REQUESTS_PER_TURN_MAX)
+        room = left = min(quota.requests_left(self._turn), REQUESTS_PER_TURN_MAX)
         try:
             while left and connection.may_ask:
                 frame = reader.next_frame()
@@ -311,7 +311,7 @@ class Server:
             self._hang_up(connection, Refused(code="usage", message=f"{error}; cut the batch"))
         if left < room:
             connection.spoke = True
-            share.spend(room - left, pending_bytes - reader.pending_bytes)
+            quota.spend(room - left, pending_bytes - reader.pending_bytes)
             self._backlogged.pop(connection, None)  # To the end of the line.
             self._noted.add(connection)
         if connection.backlogged and not connection.closing:
@@ -401,7 +401,7 @@ class Server:
         self._backlogged.pop(connection, None)
         self._noted.discard(connection)
         self._deadlines.forget(connection)
-        self._shares.leave(connection.share)
+        self._quotas.leave(connection.quota)
         self._unwatch(connection.sock.fileno())
         connection.sock.close()
         self.gone(connection.client)

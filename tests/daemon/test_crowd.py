@@ -30,7 +30,7 @@ from queuectl.protocol import (
     StatusReport,
 )
 from queuectld.runtime.listening import OWN_DESCRIPTORS_MAX
-from queuectld.runtime.shares import CLIENTS_MAX, USER_CONNECTIONS_MAX
+from queuectld.runtime.quotas import CLIENTS_MAX, USER_CONNECTIONS_MAX
 from queuectld.runtime.streams import USER_STREAMS_MAX
 
 ROOT = Path(__file__).resolve().parents[2]

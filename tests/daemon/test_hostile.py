@@ -38,7 +38,7 @@ from queuectl.protocol import (
     Waited,
     encode,
 )
-from queuectld.runtime.shares import CLIENTS_MAX
+from queuectld.runtime.quotas import CLIENTS_MAX
 
 
 @pytest.fixture(autouse=True)

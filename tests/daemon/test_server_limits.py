@@ -3,6 +3,7 @@ What a client and an account cannot take from the others: time, turns, connectio
 server does when a call of the kernel fails.
 """
 
+import contextlib
 import errno
 import os
 import resource
@@ -17,8 +18,7 @@ from queuectld.core.peer import Peer
 from queuectld.runtime.connection import UNANSWERED_MAX
 from queuectld.runtime.deadlines import FRAME_MS_MAX, HELLO_MS_MAX, IDLE_MS_MAX, WRITE_MS_MAX
 from queuectld.runtime.listening import OWN_DESCRIPTORS_MAX
-from queuectld.runtime.server import ACCEPT_RETRY_MS, ACCEPTS_PER_TURN_MAX
-from queuectld.runtime.shares import (
+from queuectld.runtime.quotas import (
     ADMIN_RESERVED_MAX,
     CLIENTS_MAX,
     FEW_CONNECTIONS_MAX,
@@ -26,8 +26,10 @@ from queuectld.runtime.shares import (
     USER_BYTES_PER_TURN_MAX,
     USER_CONNECTIONS_MAX,
     USER_REQUESTS_PER_TURN_MAX,
-    Shares,
+    Quotas,
+    TooManyConnections,
 )
+from queuectld.runtime.server import ACCEPT_RETRY_MS, ACCEPTS_PER_TURN_MAX
 from queuectld.runtime.streams import STREAMS_MAX
 
 ALICE, BOB, ROOT = Peer(1001, "alice"), Peer(1002, "bob"), Peer(0, "root", admin=True)
@@ -181,9 +183,9 @@ def test_who_takes_nothing_for_long_is_dropped(stepped: Stepped) -> None:
 # --- turns --------------------------------------------------------------------------------------
 
 
-def test_many_connections_of_one_account_have_one_share(stepped: Stepped) -> None:
+def test_many_connections_of_one_account_have_one_quota(stepped: Stepped) -> None:
     """
-    They are served in turn, none is forgotten, and another account waits for one share at most.
+    They are served in turn, none is forgotten, and another account waits for one quota at most.
     """
     stepped.user_connections_max = 10
     stepped.peer = ALICE
@@ -205,7 +207,7 @@ def test_many_connections_of_one_account_have_one_share(stepped: Stepped) -> Non
         each.close()
 
 
-def test_a_long_frame_is_a_share(stepped: Stepped) -> None:
+def test_a_long_frame_is_a_quota(stepped: Stepped) -> None:
     """
     Of an account that sends frame after frame of megabytes, one is looked at in a turn.
     """
@@ -284,15 +286,15 @@ def test_the_last_connections_are_kept_for_who_has_few() -> None:
     """
     However many accounts fill the rest: the next one is let in, then only admins, then nobody.
     """
-    shares = Shares(lambda: USER_CONNECTIONS_MAX)
+    quotas = Quotas(lambda: USER_CONNECTIONS_MAX)
     count = 0
 
     def fill(peer: Peer) -> int:
-        joined = 0
-        while shares.refusal(peer) is None:
-            shares.join(peer)
-            joined += 1
-        return joined
+        joined_count = 0
+        with contextlib.suppress(TooManyConnections):
+            while quotas.join(peer):
+                joined_count += 1
+        return joined_count
 
     uid = 5000
     while count < CLIENTS_MAX - RESERVED_MAX:
@@ -304,24 +306,24 @@ def test_the_last_connections_are_kept_for_who_has_few() -> None:
     while count < CLIENTS_MAX - ADMIN_RESERVED_MAX:
         count += fill(Peer(uid))
         uid += 1
-    refused = shares.refusal(Peer(uid))
-    assert refused is not None
-    assert "for admins" in refused
+    with pytest.raises(TooManyConnections, match="the last are for admins"):
+        quotas.join(Peer(uid))
     for admin in range(ADMIN_RESERVED_MAX // FEW_CONNECTIONS_MAX):
         assert fill(Peer(admin + 100, admin=True)) == FEW_CONNECTIONS_MAX
-    assert f"{CLIENTS_MAX} connections already" in (shares.refusal(Peer(99, admin=True)) or "")
+    with pytest.raises(TooManyConnections, match=f"{CLIENTS_MAX} connections already"):
+        quotas.join(Peer(99, admin=True))
 
 
-def test_a_share_ends_with_its_last_connection() -> None:
+def test_a_quota_ends_with_its_last_connection() -> None:
     """
     Nothing is kept of accounts that are gone.
     """
-    shares = Shares(lambda: 1)
-    first = shares.join(ALICE)
-    assert shares.refusal(ALICE) is not None
-    shares.leave(first)
-    assert shares.refusal(ALICE) is None
-    assert shares.join(ALICE) is not first
+    quotas = Quotas(lambda: 1)
+    first = quotas.join(ALICE)
+    with pytest.raises(TooManyConnections):
+        quotas.join(ALICE)
+    quotas.leave(first)
+    assert quotas.join(ALICE) is not first
 
 
 def test_descriptors_suffice() -> None:

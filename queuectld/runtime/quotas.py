@@ -27,7 +27,13 @@ USER_REQUESTS_PER_TURN_MAX = 32
 USER_BYTES_PER_TURN_MAX = 1 << 20
 
 
-class Share:
+class TooManyConnections(Exception):
+    """
+    A connection is not served, as the message says. Others may be, and this one later.
+    """
+
+
+class Quota:
     """
     One account's part. It lasts as long as the account has a connection.
     """
@@ -59,65 +65,65 @@ class Share:
         self._bytes_left -= size_bytes
 
 
-class Shares:
+class Quotas:
     """
-    The shares of all accounts that are connected. *user_connections_max* is asked each time.
+    The quotas of all accounts that are connected. *user_connections_max* is asked each time.
     """
 
     def __init__(self, user_connections_max: Callable[[], int]) -> None:
         self._user_connections_max = user_connections_max
-        self._shares: dict[int | None, Share] = {}
+        self._quotas: dict[int | None, Quota] = {}
         self._count = 0
 
-    def refusal(self, peer: Peer) -> str | None:
+    def check(self, uid: int) -> None:
         """
-        Return why *peer* may not have one more connection now, in words, or None if it may.
+        Refuse one more connection to an account that has all it may have, as far as is known
+        without looking it up: that may take long, and is not done for who connects again and again.
         """
-        if self._count >= CLIENTS_MAX:
-            return f"there are {CLIENTS_MAX} connections already, the most there may be"
-        if peer.uid is None:
-            return None
-        share = self._shares.get(peer.uid)
-        mine = share.connection_count if share is not None else 0
-        own_max = self._user_connections_max()
-        if not peer.admin and mine >= own_max:
-            return f"your account has {mine} connections, the limit is {own_max}; close one"
-        if self._count >= CLIENTS_MAX - RESERVED_MAX and mine >= FEW_CONNECTIONS_MAX:
-            return (
-                f"there are {self._count} connections, and the last {RESERVED_MAX} are for "
-                f"accounts that have fewer than {FEW_CONNECTIONS_MAX}"
-            )
-        if not peer.admin and self._count >= CLIENTS_MAX - ADMIN_RESERVED_MAX:
-            return f"there are {self._count} connections, and the last ones are for admins"
-        return None
+        quota = self._quotas.get(uid)
+        if quota is not None and not quota.admin:
+            self._check_own(quota.connection_count)
 
-    def is_full(self, uid: int) -> bool:
+    def join(self, peer: Peer) -> Quota:
         """
-        Whether an account has all the connections it may have, as far as is known without looking
-        it up: that may take long, and is not done for who connects again and again.
+        Count one more connection of *peer*; return its account's quota. Raises TooManyConnections.
         """
-        share = self._shares.get(uid)
-        return (
-            share is not None
-            and not share.admin
-            and share.connection_count >= self._user_connections_max()
-        )
-
-    def join(self, peer: Peer) -> Share:
-        """
-        Count one more connection of *peer*; return its account's share.
-        """
-        share = self._shares.setdefault(peer.uid, Share(peer.uid))
-        share.admin = peer.admin
-        share.connection_count += 1
+        quota = self._quotas.get(peer.uid) or Quota(peer.uid)
+        self._check_room(peer, quota.connection_count)
+        quota.admin = peer.admin
+        quota.connection_count += 1
+        self._quotas[peer.uid] = quota
         self._count += 1
-        return share
+        return quota
 
-    def leave(self, share: Share) -> None:
+    def _check_room(self, peer: Peer, own_count: int) -> None:
+        count = self._count
+        if count >= CLIENTS_MAX:
+            message = f"there are {CLIENTS_MAX} connections already, the most there may be"
+            raise TooManyConnections(message)
+        if peer.uid is None:
+            return
+        if not peer.admin:
+            self._check_own(own_count)
+        if count >= CLIENTS_MAX - RESERVED_MAX and own_count >= FEW_CONNECTIONS_MAX:
+            raise TooManyConnections(
+                f"there are {count} connections, and the last {RESERVED_MAX} are for accounts "
+                f"that have fewer than {FEW_CONNECTIONS_MAX}"
+            )
+        if count >= CLIENTS_MAX - ADMIN_RESERVED_MAX and not peer.admin:
+            raise TooManyConnections(f"there are {count} connections; the last are for admins")
+
+    def _check_own(self, own_count: int) -> None:
+        own_max = self._user_connections_max()
+        if own_count >= own_max:
+            message = f"your account has {own_count} connections, the limit is {own_max}; close one"
+            raise TooManyConnections(message)
+
+    def leave(self, quota: Quota) -> None:
         """
         Count one connection less.
         """
-        share.connection_count -= 1
+        quota.connection_count -= 1
         self._count -= 1
-        if not share.connection_count:
-            del self._shares[share.uid]
+        if not quota.connection_count:
+            del self._quotas[quota.uid]
