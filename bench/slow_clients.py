@@ -49,9 +49,16 @@ class SlowClient:
             self.connected.send(WORDS[self._said : self._said + 1], socket.MSG_DONTWAIT)
             self._said = (self._said + 1) % len(WORDS)
         except OSError:
+            self.hang_up()
+            self.ended_count += 1
+
+    def hang_up(self) -> None:
+        """
+        Close the connection, if there is one.
+        """
+        if self.connected is not None:
             self.connected.close()
             self.connected = None
-            self.ended_count += 1
 
     def _connect(self) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -77,6 +84,17 @@ def main(path: str, count: int, uids: list[int]) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     clients = [SlowClient(path, uids[number % len(uids)]) for number in range(count)]
+    try:
+        crowd(clients)
+    finally:
+        for client in clients:
+            client.hang_up()
+
+
+def crowd(clients: list[SlowClient]) -> None:
+    """
+    Give each its turn once a second.
+    """
     told = False
     while True:
         begin = time.monotonic()
