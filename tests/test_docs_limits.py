@@ -65,8 +65,7 @@ def test_time_limits() -> None:
     [
         (PROTOCOL, f"while more than {connection.WRITE_BYTES_MAX >> 20} MiB of answers"),
         (PROTOCOL, f"or {connection.UNANSWERED_MAX} of its requests"),
-        (PROTOCOL, f"takes {server.REQUESTS_PER_TURN_MAX} requests from a connection"),
-        (PROTOCOL, f"{quotas.USER_REQUESTS_PER_TURN_MAX} from all connections of one account"),
+        (PROTOCOL, f"At most {quotas.USER_REQUESTS_PER_TURN_MAX} requests of one account"),
         (PROTOCOL, f"at most {admission.ECHO_BYTES_MAX} bytes of UTF-8"),
         (SECURITY, f"{quotas.USER_CONNECTIONS_MAX} connections; beyond"),
         (SECURITY, f"{server.ACCEPTS_PER_TURN_MAX} are accepted in a turn"),
@@ -75,7 +74,7 @@ def test_time_limits() -> None:
         (SECURITY, f"the last {quotas.ADMIN_RESERVED_MAX} of these for admins"),
         (SECURITY, f"cut off after {deadlines.HELLO_MS_MAX // 1000} seconds before `hello`"),
         (SECURITY, f"after {deadlines.FRAME_MS_MAX // 1000} within a frame"),
-        (SECURITY, f"{quotas.USER_REQUESTS_PER_TURN_MAX} requests, or about one long frame"),
+        (SECURITY, f"{quotas.USER_REQUESTS_PER_TURN_MAX} requests in a turn, or one that is long"),
         (SECURITY, f"| {streams.USER_STREAMS_MAX} at once |"),
         (PROTOCOL, f"At least the last {state.REQUESTS_MAX:,} request ids"),
     ],

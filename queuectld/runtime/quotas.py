@@ -22,9 +22,9 @@ RESERVED_MAX = 64
 ADMIN_RESERVED_MAX = 16
 FEW_CONNECTIONS_MAX = 4
 # Requests taken from one account in one turn, and bytes of them after which the turn takes no more
-# of its frames: others wait no longer than these take.
-USER_REQUESTS_PER_TURN_MAX = 32
-USER_BYTES_PER_TURN_MAX = 1 << 20
+# of its frames: others wait no longer than these take. Thousands of jobs fit into these bytes.
+USER_REQUESTS_PER_TURN_MAX = 64
+USER_BYTES_PER_TURN_MAX = 128 << 10
 
 
 class TooManyConnections(Exception):
@@ -57,12 +57,14 @@ class Quota:
             self._bytes_left = USER_BYTES_PER_TURN_MAX
         return self._requests_left if self._bytes_left > 0 else 0
 
-    def spend(self, request_count: int, size_bytes: int) -> None:
+    def spend(self, request_count: int, size_bytes: int, *, all_of_it: bool) -> None:
         """
-        Note what was taken in the turn that requests_left() was asked about.
+        Note what was taken in the turn that requests_left() was asked about. With *all_of_it* it
+        is enough for this turn.
         """
-        self._requests_left -= request_count
+        self._requests_left = 0 if all_of_it else self._requests_left - request_count
         self._bytes_left -= size_bytes
+        assert self._requests_left >= 0
 
 
 class Quotas:

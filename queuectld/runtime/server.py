@@ -3,7 +3,8 @@ The control socket: connections, their frames, and their turn.
 
 A turn takes a few requests from each connection, and not many more from one account. The others
 stay in their connection's buffer, which is not read on meanwhile, and have their turn next, those
-that waited longest first. Nothing here knows what a request means.
+that waited longest first. Of what a request means only this is known here: whether it may be about
+thousands of jobs. One of these is an account's whole turn.
 """
 
 import select
@@ -20,12 +21,17 @@ from msgspec.structs import replace
 from queuectl.framing import FrameTooLong
 from queuectl.protocol import (
     PROTOCOL_VERSION,
+    Act,
     Enqueued,
     Envelope,
     Hello,
+    List,
+    ListQueues,
+    ListWorkers,
     Output,
     Refused,
     Request,
+    Wait,
     Welcome,
     encode,
 )
@@ -53,6 +59,8 @@ _decode_envelope = Decoder(Envelope).decode
 # What msgspec raises for bytes that are no message: nesting too deep and text that is not UTF-8
 # have exceptions of their own.
 _UNDECODABLE = (MsgspecError, RecursionError, UnicodeDecodeError)
+# Requests that may be about thousands of jobs, for which they take up to some 10 ms each.
+_LONG = frozenset({Act, List, ListQueues, ListWorkers, Wait})
 _KNOWN_OPS = frozenset(request.__struct_config__.tag for request in Request.__args__)
 
 
@@ -298,6 +306,7 @@ class Server:
         connection.backlogged = True
         reader, quota = connection.reader, connection.quota
         pending_bytes = reader.pending_bytes
+        long = False
         room = left = min(quota.requests_left(self._turn), REQUESTS_PER_TURN_MAX)
         try:
             while left and connection.may_ask:
@@ -306,12 +315,15 @@ class Server:
                     connection.backlogged = False
                     break
                 left -= 1
-                self._frame(connection, frame)
+                long = self._frame(connection, frame)
+                if long:
+                    break
         except FrameTooLong as error:
             self._hang_up(connection, Refused(code="usage", message=f"{error}; cut the batch"))
         if left < room:
             connection.spoke = True
-            quota.spend(room - left, pending_bytes - reader.pending_bytes)
+            taken_bytes = pending_bytes - reader.pending_bytes
+            quota.spend(room - left, taken_bytes, all_of_it=long)
             self._backlogged.pop(connection, None)  # To the end of the line.
             self._noted.add(connection)
         if connection.backlogged and not connection.closing:
@@ -329,12 +341,15 @@ class Server:
             connection.events = events
             self._epoll.modify(connection.sock.fileno(), events)
 
-    def _frame(self, connection: Connection, frame: bytes) -> None:
+    def _frame(self, connection: Connection, frame: bytes) -> bool:
+        """
+        Hand on one request. Returns whether it may be a long one.
+        """
         try:
             request = _decode_request(frame)
         except _UNDECODABLE as error:
             self._undecodable(connection, frame, error)
-            return
+            return False
         if isinstance(request, Hello):
             self._greet(connection, request)
         elif not connection.greeted:
@@ -343,6 +358,8 @@ class Server:
         else:
             connection.unanswered += 1
             self.handle(connection.client, request)
+            return type(request) in _LONG
+        return False
 
     def _greet(self, connection: Connection, hello: Hello) -> None:
         if hello.protocol < 1:

@@ -13,7 +13,7 @@ import pytest
 from stepped_server import HELLO, Stepped, received, statuses
 
 from queuectl.framing import pack_frame
-from queuectl.protocol import Done, Output, Refused, Status, Welcome, encode
+from queuectl.protocol import Done, List, Output, Refused, Status, Welcome, encode
 from queuectld.core.peer import Peer
 from queuectld.runtime.connection import UNANSWERED_MAX
 from queuectld.runtime.deadlines import FRAME_MS_MAX, HELLO_MS_MAX, IDLE_MS_MAX, WRITE_MS_MAX
@@ -203,6 +203,34 @@ def test_many_connections_of_one_account_have_one_quota(stepped: Stepped) -> Non
     asked = [(client, request.call) for client, request in stepped.asked]
     for client in range(1, 11):
         assert [*range(1, 51)] == [call for each, call in asked if each == client]
+    for each in (*many, one):
+        each.close()
+
+
+def test_a_request_about_many_jobs_is_a_quota(stepped: Stepped) -> None:
+    """
+    Of an account that asks for lists on all of its connections, one is made in a turn: another
+    account does not wait for the others.
+    """
+    stepped.user_connections_max = 5
+    stepped.peer = ALICE
+    many = [stepped.connect() for _ in range(5)]
+    stepped.peer = BOB
+    one = stepped.connect()
+    lists = b"".join(pack_frame(encode(List(call=n))) for n in range(1, 4))
+    for client in many:
+        client.sendall(HELLO + lists)
+    one.sendall(HELLO)
+    stepped.turn()
+    for n in range(1, 6):
+        asked_count = len(stepped.asked)
+        one.sendall(statuses(n, n))
+        stepped.turn()
+        asked = stepped.asked[asked_count:]
+        assert [n] == [request.call for client, request in asked if client == 6]
+        assert 1 == len([client for client, _ in asked if client != 6])
+    stepped.turns()
+    assert 15 == len([client for client, _ in stepped.asked if client != 6])
     for each in (*many, one):
         each.close()
 
