@@ -135,14 +135,17 @@ class Server:
 
     def flush(self, now: int) -> None:
         """
-        End the turn: write to every connection that something was queued for.
+        End the turn: write to every connection that something was queued for, and end those whose
+        time is over. By now everything was read that had come when the turn began: nobody is
+        blamed for a daemon that was held up.
         """
-        while self._dirty:
-            connection = self._connections.get(self._dirty.pop())
-            if connection is not None:
-                self._write(connection)
-        while self._noted:
-            self._deadlines.note(self._noted.pop(), now)
+        self._write_all(now)
+        for connection, refused in self._deadlines.expire(now):
+            if refused is None:
+                self._drop(connection)
+            else:
+                self._hang_up(connection, refused)
+        self._write_all(now)
 
     def next_deadline(self) -> int | None:
         """
@@ -157,19 +160,14 @@ class Server:
 
     def attend(self, now: int) -> None:
         """
-        Begin the next turn: take requests that wait in a buffer, end connections whose time is
-        over, and accept them again after descriptors had run out.
+        Begin the next turn: take requests that wait in a buffer, and accept connections again
+        after descriptors had run out.
         """
         self._turn += 1
         for connection in list(self._backlogged):
             if connection.quota.requests_left(self._turn):
                 self._take_requests(connection)
                 self._update_events(connection)
-        for connection, refused in self._deadlines.expire(now):
-            if refused is None:
-                self._drop(connection)
-            else:
-                self._hang_up(connection, refused)
         if self._accept_at == 0:
             self._accept_at = now + ACCEPT_RETRY_MS
         elif self._accept_at is not None and now >= self._accept_at:
@@ -399,6 +397,14 @@ class Server:
         connection.unanswered += 1
         self.reply(connection.client, refused)
         connection.closing = True
+
+    def _write_all(self, now: int) -> None:
+        while self._dirty:
+            connection = self._connections.get(self._dirty.pop())
+            if connection is not None:
+                self._write(connection)
+        while self._noted:
+            self._deadlines.note(self._noted.pop(), now)
 
     def _write(self, connection: Connection) -> None:
         self._noted.add(connection)

@@ -134,6 +134,38 @@ def test_the_time_of_a_frame_stands_still_while_it_is_not_read(stepped: Stepped)
         assert stepped.server.next_deadline() == stepped.now + FRAME_MS_MAX
 
 
+def test_nor_does_it_run_while_output_waits_to_be_taken(stepped: Stepped) -> None:
+    """
+    The same where the daemon does not read because the client does not.
+    """
+    with stepped.connect() as client:
+        client.sendall(HELLO + statuses(1, 1) + b"\0\0")
+        stepped.turn()
+        while stepped.server.may_stream(1):
+            stepped.server.reply(1, Output(call=1, attempt=1, offset=0, data=b"x" * 65536))
+            stepped.server.flush(stepped.now)
+        stepped.now += 10 * FRAME_MS_MAX
+        stepped.turn()
+        assert stepped.server.connection_count == 1
+        assert not any(isinstance(each, Refused) for each in received(client))
+
+
+def test_what_came_in_time_is_read_before_time_is_up(stepped: Stepped) -> None:
+    """
+    A daemon that was held up for longer than a client may take blames nobody for it.
+    """
+    with stepped.connect() as new, stepped.connect() as used:
+        used.sendall(HELLO)
+        stepped.turn()
+        new.sendall(HELLO)
+        used.sendall(statuses(1, 1))
+        stepped.now += IDLE_MS_MAX
+        stepped.turn()
+        for client in (new, used):
+            assert [Welcome] == [type(each) for each in received(client)]
+        assert len(stepped.asked) == 1
+
+
 def test_who_asks_nothing_for_long_is_told_to_come_again(stepped: Stepped) -> None:
     """
     The time runs from the last answer; who waits for one, or for output, is not idle.
@@ -233,6 +265,20 @@ def test_a_request_about_many_jobs_is_a_quota(stepped: Stepped) -> None:
     assert 15 == len([client for client, _ in stepped.asked if client != 6])
     for each in (*many, one):
         each.close()
+
+
+def test_connections_of_one_account_have_their_turn(stepped: Stepped) -> None:
+    """
+    One that always has more to ask does not keep the account's others waiting.
+    """
+    with stepped.connect() as first, stepped.connect() as second:
+        lists = b"".join(pack_frame(encode(List(call=n))) for n in range(1, 20))
+        first.sendall(HELLO + lists)
+        second.sendall(HELLO + lists)
+        for _ in range(9):
+            stepped.turn()
+        clients = [client for client, _ in stepped.asked]
+        assert abs(clients.count(1) - clients.count(2)) <= 2
 
 
 def test_a_long_frame_is_a_quota(stepped: Stepped) -> None:
