@@ -11,7 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 from queuectl.framing import FrameReader, pack_frame
-from queuectl.protocol import PROTOCOL_VERSION, Hello, Response, Status, Welcome, decoder, encode
+from queuectl.protocol import (
+    PROTOCOL_VERSION,
+    Hello,
+    Refused,
+    Response,
+    Status,
+    Welcome,
+    decoder,
+    encode,
+)
 from queuectld.core.peer import EVERYBODY, Peer
 from queuectld.runtime.listening import listen
 from queuectld.runtime.server import Server
@@ -142,3 +151,24 @@ def received(client: socket.socket) -> list[Any]:
     except BlockingIOError:
         pass
     return [decode(frame) for frame in reader]
+
+
+def ended(client: socket.socket) -> bool:
+    """
+    Whether the server has closed the connection. What it said last was read before.
+    """
+    client.setblocking(False)
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
+def refusal(client: socket.socket) -> Refused:
+    """
+    Return what was said last, before the server hung up.
+    """
+    last = received(client)[-1]
+    assert isinstance(last, Refused)
+    assert ended(client)
+    return last
