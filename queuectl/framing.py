@@ -55,18 +55,20 @@ class FrameReader:
         """
         Return the next whole payload, or None until more bytes are fed. Raises FrameTooLong.
         """
+        buffer = self._buffer
         body = self._start + LENGTH_BYTES
-        if len(self._buffer) < body:
+        if len(buffer) < body:
             self._forget_given_out()
             return None
-        (size,) = _LENGTH.unpack_from(self._buffer, self._start)
+        (size,) = _LENGTH.unpack_from(buffer, self._start)
         if size > FRAME_BYTES_MAX:
             raise FrameTooLong(size)
-        if len(self._buffer) < body + size:
+        end = body + size
+        if len(buffer) < end:
             self._forget_given_out()
             return None
-        self._start = body + size
-        return bytes(memoryview(self._buffer)[body : self._start])
+        self._start = end
+        return bytes(buffer[body:end])
 
     def _forget_given_out(self) -> None:
         # Now, not when more comes: who sent a long frame and then nothing holds no memory for it.

@@ -209,7 +209,7 @@ def serve(setup: Setup, ready: "Ready") -> int:
         version=__version__,
         log=log,
         manager=manager,
-        job_log=JobLog(log, sums=setup.log_config.in_journal),
+        job_log=JobLog(log),
         throw_away=options.ephemeral,
     )
     watch_signals(daemon, Reloader(daemon, options, setup.configuration, setup.log_config))

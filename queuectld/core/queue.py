@@ -65,7 +65,7 @@ FOLLOW_JOBS_MAX = 10_000
 # The wait after the runner could not start anything for want of memory, processes or disk.
 START_AGAIN_MS = 5_000
 # Records that move a job which was there before.
-_MOVES = (JobMoved, RunStarted, RunEnded)
+_MOVES = frozenset({JobMoved, RunStarted, RunEnded})
 
 
 class Queue:
@@ -148,12 +148,15 @@ class Queue:
         """
         Remember a fact. A move that the table of moves does not have is a bug.
         """
-        if isinstance(record, _MOVES):
-            job = self.state.jobs[record.number]
-            target = "processing" if isinstance(record, RunStarted) else record.state
-            assert target in TRANSITIONS[job.state], (job.number, job.state, target, job.runs)
+        if type(record) in _MOVES:
+            self._check_move(record)
         self.state.apply(record)
         self._records.append(record)
+
+    def _check_move(self, record: Any) -> None:
+        job = self.state.jobs[record.number]
+        target = "processing" if isinstance(record, RunStarted) else record.state
+        assert target in TRANSITIONS[job.state], (job.number, job.state, target, job.runs)
 
     def do(self, effect: Effect) -> None:
         """

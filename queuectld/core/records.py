@@ -223,9 +223,11 @@ KINDS: dict[int, type[Record]] = {
     13: NumbersUsed,
 }
 _KIND_OF = {record: kind for kind, record in KINDS.items()}
-_PARTS: dict[type[Record], int] = {JobMoved: 1, StopRequested: 2}
+_PARTS: dict[type[Record], int] = {JobEnqueued: 0, JobMoved: 1, StopRequested: 2, JobForgotten: 0}
 _DECODERS: dict[int, Decoder[Any]] = {kind: Decoder(record) for kind, record in KINDS.items()}
 _encode = Encoder().encode
+# Stored(...) itself takes longer than to encode most records.
+_make = tuple.__new__
 
 
 class Stored(NamedTuple):
@@ -254,11 +256,12 @@ def store(record: Any) -> Stored:
     cls: type[Record] = type(record)
     kind = _KIND_OF[cls]
     body = _encode(record)
-    if cls is RunStarted or cls is RunEnded:
-        return Stored(kind, 0, ATTEMPT_PART + record.attempt, record.number, body)
-    if cls in (JobEnqueued, JobMoved, StopRequested, JobForgotten):
+    part = _PARTS.get(cls)
+    if part is not None:
         flags = FORGET if cls is JobForgotten else 0
-        return Stored(kind, flags, _PARTS.get(cls, 0), record.number, body)
+        return _make(Stored, (kind, flags, part, record.number, body))
+    if cls is RunStarted or cls is RunEnded:
+        return _make(Stored, (kind, 0, ATTEMPT_PART + record.attempt, record.number, body))
     if cls in (EnvironmentStored, EnvironmentForgotten):
         flags = FORGET if cls is EnvironmentForgotten else 0
         return Stored(kind, flags, 0, _ENVIRONMENT_KEY | record.env_id, body)

@@ -56,7 +56,7 @@ def answer(queue: "Queue", client: int, request: Any, now: int) -> None:
     """
     Do what a request asks for. Raises Refusal, having changed nothing.
     """
-    if isinstance(request, ADMINS_ONLY) and not queue.peer.admin:
+    if type(request) in ADMINS_ONLY and not queue.peer.admin:
         raise Refusal("denied", "this is for root and members of the group queuectl-admin")
     HANDLERS[type(request)](queue, client, request, now)
 
@@ -90,31 +90,31 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     if known_env_id is None:
         check_env(request.env)
     env_id = state.next_env_id if known_env_id is None else known_env_id
-    records, errors = _admit_all(queue, request, env_id, now)
+    new_queues: set[str] = set()
+    records, errors = _admit_all(queue, request, env_id, new_queues, now)
     check_records(records)
     if records and known_env_id is None:
         queue.record(EnvironmentStored(env_id, request.env))
-    named_queues.make(queue, {record.queue for record in records})
+    if new_queues:
+        named_queues.make(queue, new_queues)
     ids: list[str | None] = [None] * len(request.jobs)
     for record in records:
         queue.record(record)
-        ids[record.request_index] = record.id
-    jobs = [state.jobs[record.number] for record in records] if request.want_jobs else []
-    response = Enqueued(
-        call=request.call,
-        ids=ids,
-        errors=errors,
-        jobs=[views.job_view(queue, job, queue.peer) for job in jobs],
-        durable=queue.durable,
-    )
+        ids[record.request_index] = record.name or str(record.number)
+    jobs = []
+    if request.want_jobs:
+        made_jobs = [state.jobs[record.number] for record in records]
+        jobs = [views.job_view(queue, job, queue.peer) for job in made_jobs]
+    response = Enqueued(call=request.call, ids=ids, errors=errors, jobs=jobs, durable=queue.durable)
     queue.do(Reply(client, response))
 
 
 def _admit_all(
-    queue: "Queue", request: Enqueue, env_id: int, now: int
+    queue: "Queue", request: Enqueue, env_id: int, new_queues: set[str], now: int
 ) -> tuple[list[JobEnqueued], list[JobError]]:
     """
     Return the records of the jobs that may be made and, for a partial batch, why the others not.
+    Adds to *new_queues* the queues that are to be made for them.
 
     Each job is checked against the state and against the jobs of the batch before it.
     """
@@ -122,17 +122,17 @@ def _admit_all(
     errors: list[JobError] = []
     batch_names = {spec.id for spec in request.jobs if spec.id is not None}
     names: set[str] = set()
-    new_queues: set[str] = set()
-    number = queue.state.next_number
+    state, uid = queue.state, queue.peer.uid
+    number = state.next_number
     for index, spec in enumerate(request.jobs):
         if spec.id is None:
-            while queue.state.is_named(queue.peer.uid, number) or str(number) in batch_names:
+            while state.is_named(uid, number) or (batch_names and str(number) in batch_names):
                 number += 1
         try:
             if spec.id in names:
                 raise Refusal("conflict", f"id {shorten(spec.id or '')} is twice here", "id")
             record = admit(
-                queue.state,
+                state,
                 queue.peer,
                 request,
                 index,
@@ -339,7 +339,7 @@ def _shutdown(queue: "Queue", client: int, request: Shutdown, now: int) -> None:
 
 
 #: What changes the queue for everybody.
-ADMINS_ONLY = (StartWorkers, StopWorkers, SetConfig, SetQueue, DeleteQueue, Shutdown)
+ADMINS_ONLY = frozenset({StartWorkers, StopWorkers, SetConfig, SetQueue, DeleteQueue, Shutdown})
 
 HANDLERS: dict[type, Callable[["Queue", int, Any, int], None]] = {
     Enqueue: _enqueue,

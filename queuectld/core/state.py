@@ -147,7 +147,7 @@ class State:
         """
         Whether an account gave this number as an id to a job of its own.
         """
-        return name_key(owner, str(number)) in self.by_name
+        return bool(self.by_name) and name_key(owner, str(number)) in self.by_name
 
     @property
     def expiring_count(self) -> int:
@@ -304,7 +304,8 @@ class State:
         self.order.append(number)
         if number >= self.next_number:
             self.next_number = number + 1
-        self.latest_at = max(self.latest_at, record.at)
+        if record.at > self.latest_at:
+            self.latest_at = record.at
         if record.name is not None:
             self.by_name[name_key(record.uid, record.name)] = number
         if record.request_id is not None:

@@ -1,10 +1,11 @@
 """
 What the log tells of jobs: each durable fact about one, or a sum of them when there are too many.
 
-A line for every run is worth reading until there are thousands a second; the system's journal then
-drops what comes, warnings and all (by default 10,000 entries of a service in 30 s). So there, of
-each second, only the first events are told one by one, and the rest as one line of counts; what
-went wrong has an allowance of its own. A log of our own, on stderr, has all.
+A line for every run is worth reading until there are thousands a second: then it fills the disk,
+costs as much as starting the job, and the system's journal drops what comes, warnings and all (by
+default 10,000 entries of a service in 30 s). So of each second only the first events are told one
+by one, and the rest as one line of counts; what went wrong has an allowance of its own. What a job
+went through is in the queue, for `queuectl show`.
 """
 
 from collections import Counter
@@ -32,9 +33,8 @@ class JobLog:
     Tells of records, of jobs and of the daemon's start. Enqueues are not told one by one.
     """
 
-    def __init__(self, log: Any, *, sums: bool) -> None:
+    def __init__(self, log: Any) -> None:
         self._log = log
-        self._sums = sums
         self._window_ends_at = 0
         self._told_count = 0
         self._warned_count = 0
@@ -112,14 +112,14 @@ class JobLog:
 
     def _may_tell(self, word: str) -> bool:
         self._told_count += 1
-        if not self._sums or self._told_count <= EVENTS_MAX:
+        if self._told_count <= EVENTS_MAX:
             return True
         self._untold[word] += 1
         return False
 
     def _may_warn(self, word: str) -> bool:
         self._warned_count += 1
-        if not self._sums or self._warned_count <= WARNINGS_MAX:
+        if self._warned_count <= WARNINGS_MAX:
             return True
         self._unwarned[word] += 1
         return False

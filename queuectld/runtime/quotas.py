@@ -23,7 +23,9 @@ ADMIN_RESERVED_MAX = 16
 FEW_CONNECTIONS_MAX = 4
 # Requests taken from one account in one turn, and bytes of them after which the turn takes no more
 # of its frames: others wait no longer than these take. Thousands of jobs fit into these bytes.
-USER_REQUESTS_PER_TURN_MAX = 64
+# The requests are twice those of one connection, so that it does not keep all others of its
+# account waiting.
+USER_REQUESTS_PER_TURN_MAX = 128
 USER_BYTES_PER_TURN_MAX = 128 << 10
 
 

@@ -45,8 +45,9 @@ from queuectld.runtime.quotas import USER_CONNECTIONS_MAX, Quotas, TooManyConnec
 
 # Bytes read from one connection in one turn, so that one client cannot fill a turn.
 READ_BYTES_MAX = 256 << 10
-# Requests taken from one connection in one turn: others wait no longer than these take.
-REQUESTS_PER_TURN_MAX = 16
+# Requests taken from one connection in one turn: others wait no longer than these take, about 2 ms.
+# Each turn costs as much as two or three of them.
+REQUESTS_PER_TURN_MAX = 64
 # Time for all connections together to take what they are owed when the daemon ends.
 CLOSE_S_MAX = 0.5
 # How long no connection is accepted after there was no descriptor for one.
@@ -61,6 +62,8 @@ _decode_envelope = Decoder(Envelope).decode
 _UNDECODABLE = (MsgspecError, RecursionError, UnicodeDecodeError)
 # Requests that may be about thousands of jobs, for which they take up to some 10 ms each.
 _LONG = frozenset({Act, List, ListQueues, ListWorkers, Wait})
+# Responses that do not end a request.
+_UNASKED = frozenset({Output, Welcome})
 _KNOWN_OPS = frozenset(request.__struct_config__.tag for request in Request.__args__)
 
 
@@ -111,7 +114,7 @@ class Server:
         connection = self._connections.get(client)
         if connection is None:
             return
-        if not isinstance(response, Output | Welcome):
+        if type(response) not in _UNASKED:
             connection.unanswered -= 1
             assert connection.unanswered >= 0, response
         try:
@@ -147,11 +150,19 @@ class Server:
                 self._hang_up(connection, refused)
         self._write_all(now)
 
+    @property
+    def is_backlogged(self) -> bool:
+        """
+        Whether requests that may be asked wait in a buffer.
+        """
+        waiting = self._backlogged
+        return bool(waiting) and any(connection.may_ask for connection in waiting)
+
     def next_deadline(self) -> int | None:
         """
         When to call attend().
         """
-        if any(connection.may_ask for connection in self._backlogged):
+        if self.is_backlogged:
             return 0
         ends_at = self._deadlines.next()
         if self._accept_at is None or ends_at is None:

@@ -131,6 +131,8 @@ class Streams:
         """
         When to call poll(), if anybody waits for output.
         """
+        if not self._streams:
+            return None
         if any(stream.hungry for stream in self._streams):
             return now
         if all(stream.waits_for_record for stream in self._streams):

@@ -18,7 +18,7 @@ def test_a_turn_takes_a_few_requests_of_each(stepped: Stepped) -> None:
     One that sent hundreds does not keep the one that sent a single one waiting.
     """
     with stepped.connect() as greedy, stepped.connect() as modest:
-        greedy.sendall(HELLO + statuses(1, 100))
+        greedy.sendall(HELLO + statuses(1, 4 * REQUESTS_PER_TURN_MAX))
         modest.sendall(HELLO + statuses(1, 1))
         stepped.turn()
         clients = [client for client, _ in stepped.asked]
@@ -27,7 +27,9 @@ def test_a_turn_takes_a_few_requests_of_each(stepped: Stepped) -> None:
         assert stepped.server.next_deadline() == 0
         for _ in range(20):
             stepped.turn()
-        assert [each.call for client, each in stepped.asked if client == 1] == [*range(1, 101)]
+        assert [each.call for client, each in stepped.asked if client == 1] == [
+            *range(1, 4 * REQUESTS_PER_TURN_MAX + 1)
+        ]
         assert stepped.server.next_deadline() is None
 
 

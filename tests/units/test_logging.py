@@ -206,7 +206,7 @@ def test_what_wants_somebody_to_look_is_a_warning() -> None:
     A dead job and a lost attempt are warnings, a failure that is retried is not.
     """
     log, state = Collected(), State()
-    job_log = JobLog(log, sums=False)
+    job_log = JobLog(log)
     for record in (
         ended(1),
         ended(2, state="failed"),
@@ -224,7 +224,7 @@ def test_a_busy_second_is_summed_up() -> None:
     account, and the counts are told when the second is over.
     """
     log, state = Collected(), State()
-    job_log = JobLog(log, sums=True)
+    job_log = JobLog(log)
     assert job_log.next_deadline() is None
     for number in range(1_000):
         job_log.tell(RunStarted(number, 5, 1, 1, 1, 0), state, 10_000 + number // 2)
@@ -244,15 +244,3 @@ def test_a_busy_second_is_summed_up() -> None:
     assert job_log.next_deadline() is None
     job_log.tell(ended(1), state, 11_100)
     assert "run_ended" == log.events[-1][1]
-
-
-def test_a_log_of_our_own_has_all() -> None:
-    """
-    Without a journal that drops what is too much, nothing is summed up.
-    """
-    log = Collected()
-    job_log = JobLog(log, sums=False)
-    for number in range(1_000):
-        job_log.tell(ended(number), State(), 5)
-    assert 1_000 == len(log.events)
-    assert job_log.next_deadline() is None
