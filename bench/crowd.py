@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from bench.accounts import SystemService
 from bench.rows import Row, Target
-from bench.service import ROOT, Place, Service
+from bench.service import ROOT, Place
 from queuectl.client import Client
 from queuectl.protocol import Status, StatusReport
 
@@ -33,12 +34,12 @@ def measure(place: Place) -> list[Row]:
     for each, in ms; and what the crowd adds to the daemon's memory.
     """
     if os.geteuid() != 0:
-        sys.stderr.write("crowd: left out, it needs root: several accounts\n")
+        sys.stderr.write("crowd: skipped: only root can connect as several accounts\n")
         return []
-    honest, greedy, *slow = accounts()
+    honest, greedy, *slow = members()
     slow_count, one_count = place.count(SLOW_CLIENTS), place.count(CONNECTIONS_OF_ONE)
     rounds: list[tuple[float, float, float, float, float]] = []
-    with Service(place, slots=0, serves_all=True) as service:
+    with SystemService(place) as service:
         for _ in range(place.rounds):
             alone = _asking(place, service, honest)
             before = service.rss_bytes()
@@ -59,21 +60,22 @@ def measure(place: Place) -> list[Row]:
     ]
 
 
-def accounts() -> list[int]:
+def members() -> list[str]:
     """
-    Return ids of accounts that are not root, as many as there are.
+    Return the names of accounts that are not root, one for each id.
     """
-    return sorted({each.pw_uid for each in pwd.getpwall()} - {0, _OVERFLOW_UID})
+    names = {each.pw_uid: each.pw_name for each in pwd.getpwall()}
+    return [names[uid] for uid in sorted(names.keys() - {0, _OVERFLOW_UID})]
 
 
 @contextmanager
-def crowd(path: str, count: int, *uids: int) -> Iterator[None]:
+def crowd(path: str, count: int, *accounts: str) -> Iterator[None]:
     """
     Have *count* slow clients of these accounts around the daemon at *path*.
     """
     command = [sys.executable, "-P", "-m", "bench.slow_clients", path, str(count)]
     with subprocess.Popen(
-        [*command, *map(str, uids)],
+        [*command, *(str(pwd.getpwnam(each).pw_uid) for each in accounts)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -85,25 +87,17 @@ def crowd(path: str, count: int, *uids: int) -> Iterator[None]:
         yield
 
 
-def _asking(place: Place, service: Service, uid: int) -> tuple[float, float]:
-    with _connect(service, uid) as client:
+def _asking(place: Place, service: SystemService, account: str) -> tuple[float, float]:
+    with service.member(account) as client:
         kept = [_ask_ms(client) for _ in range(place.count(ASKS))]
     fresh = []
     for _ in range(place.count(FRESH_ASKS)):
         time.sleep(PAUSE_S)
         begin = time.monotonic()
-        with _connect(service, uid) as client:
+        with service.member(account) as client:
             client.call(Status(), StatusReport)
         fresh.append((time.monotonic() - begin) * 1000)
     return _p99(kept), _p99(fresh)
-
-
-def _connect(service: Service, uid: int) -> Client:
-    os.seteuid(uid)
-    try:
-        return service.client()
-    finally:
-        os.seteuid(0)
 
 
 def _ask_ms(client: Client) -> float:

@@ -42,8 +42,10 @@ PRIORITY_MAX = 1000  # priorities go from -PRIORITY_MAX to PRIORITY_MAX; larger 
 RETRIES_MAX = 1000  # each attempt stays in the job's history
 SPAN_MS_MAX = 10 * 366 * 86_400_000  # ten years: longer delays and timeouts are typing mistakes
 COMMAND_BYTES_MAX = (128 << 10) - 1  # one string of execve(2) on Linux, its NUL not counted
-SCRIPT_BYTES_MAX = 1 << 20
-ENV_BYTES_MAX = 256 << 10  # the environment of one request
+# What one job runs: its command, or its script and arguments. It is kept in memory until the job is
+# forgotten; a longer script belongs into a file of its own.
+JOB_BYTES_MAX = 256 << 10
+ENV_BYTES_MAX = 128 << 10  # the variables of one job: the request's, and its own on top
 BATCH_JOBS_MAX = 10_000  # jobs in one Enqueue: one turn of the daemon, one batch of the journal
 SELECT_JOBS_MAX = 10_000  # jobs that one Act changes before it says `more`
 LIST_JOBS_MAX = 1_000  # jobs in one List answer

@@ -6,6 +6,7 @@ import pytest
 from markdown_reader import Document, plain
 
 from queuectl import framing, protocol
+from queuectl.settings import SETTINGS
 from queuectld.core import admission, records, state
 from queuectld.runtime import connection, deadlines, output, quotas, server, streams
 
@@ -26,7 +27,6 @@ def limits() -> dict[str, int]:
     for module, name in (
         (records, "ATTEMPTS_MAX"),
         (quotas, "CLIENTS_MAX"),
-        (quotas, "USER_CONNECTIONS_MAX"),
         (quotas, "RESERVED_MAX"),
         (quotas, "ADMIN_RESERVED_MAX"),
         (quotas, "FEW_CONNECTIONS_MAX"),
@@ -67,7 +67,7 @@ def test_time_limits() -> None:
         (PROTOCOL, f"or {connection.UNANSWERED_MAX} of its requests"),
         (PROTOCOL, f"At most {quotas.USER_REQUESTS_PER_TURN_MAX} requests of one account"),
         (PROTOCOL, f"at most {admission.ECHO_BYTES_MAX} bytes of UTF-8"),
-        (SECURITY, f"{quotas.USER_CONNECTIONS_MAX} connections; beyond"),
+        (SECURITY, f"{SETTINGS['user_connections_max'].default} connections (["),
         (SECURITY, f"{server.ACCEPTS_PER_TURN_MAX} are accepted in a turn"),
         (SECURITY, f"{quotas.CLIENTS_MAX} in all; the last {quotas.RESERVED_MAX} are for"),
         (SECURITY, f"have fewer than {quotas.FEW_CONNECTIONS_MAX}, the last"),

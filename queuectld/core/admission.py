@@ -11,9 +11,9 @@ from queuectl.protocol import (
     DEFAULT_QUEUE,
     ENV_BYTES_MAX,
     ID_CHARS_MAX,
+    JOB_BYTES_MAX,
     PRIORITY_MAX,
     RETRIES_MAX,
-    SCRIPT_BYTES_MAX,
     SPAN_MS_MAX,
     Enqueue,
     JobSpec,
@@ -26,9 +26,6 @@ from queuectld.core.state import State
 
 # Jobs that one daemon keeps, finished ones included: about 5 GB of memory.
 JOBS_MAX = 10_000_000
-# Arguments of one job in all: a quarter of what execve(2) takes by default, the rest is for the
-# environment.
-ARGV_BYTES_MAX = 512 << 10
 # Input repeated in an error message: enough to know it again.
 ECHO_CHARS_MAX = 60
 ECHO_BYTES_MAX = 200
@@ -121,15 +118,17 @@ def _check_command(spec: JobSpec) -> None:
     if spec.script is not None:
         if not spec.script:
             raise Refusal("usage", "script must not be empty", "script")
-        _check_text("script", spec.script, SCRIPT_BYTES_MAX)
+        _check_text("script", spec.script, JOB_BYTES_MAX)
         _check_text("script_name", spec.script_name or "", 4096)
     if spec.argv is not None:
         if spec.script is None and (not spec.argv or not spec.argv[0]):
             raise Refusal("usage", 'argv must name a program, for example ["make", "-j2"]', "argv")
         for each in spec.argv:
             _check_text("argv", each, COMMAND_BYTES_MAX)
-        if sum(map(_size_bytes, spec.argv)) > ARGV_BYTES_MAX:
-            raise Refusal("usage", f"argv must have at most {ARGV_BYTES_MAX} bytes", "argv")
+        if sum(map(_size_bytes, [*spec.argv, spec.script or ""])) > JOB_BYTES_MAX:
+            raise Refusal(
+                "usage", f"argv, with a script, must have at most {JOB_BYTES_MAX} bytes", "argv"
+            )
 
 
 def check_batch(state: State, request: Enqueue) -> None:
@@ -154,6 +153,40 @@ def check_batch(state: State, request: Enqueue) -> None:
         )
 
 
+def check_queued(state: State, peer: Peer, count: int) -> None:
+    """
+    Refuse a member more jobs that wait, run or are dead than the settings grant. Dead ones count
+    because nothing but the member forgets them.
+    """
+    share = state.shares.by_owner.get(peer.uid)
+    kept = share.kept if share is not None else 0
+    limit = state.setting("user_queued_max")
+    if not peer.admin and limit is not None and kept + count > limit:
+        raise Refusal(
+            "try_later",
+            f"user {peer.user} has {kept} jobs that wait, run or are dead; {count} more "
+            f"would be more than {limit} (user_queued_max); wait until some have ended, "
+            "or cancel or purge some",
+            "jobs",
+        )
+
+
+def check_bytes(state: State, peer: Peer) -> None:
+    """
+    Refuse a member who keeps more in memory than the settings grant. The request that goes beyond
+    is still taken, so that nothing has to be encoded to be weighed.
+    """
+    share = state.shares.by_owner.get(peer.uid)
+    limit = state.setting("user_bytes_max")
+    if not peer.admin and limit is not None and share is not None and share.size_bytes >= limit:
+        raise Refusal(
+            "try_later",
+            f"user {peer.user} has jobs of {share.size_bytes} bytes, of at most {limit} "
+            "(user_bytes_max); forget finished ones: queuectl prune --all",
+            "jobs",
+        )
+
+
 def check_records(records: list[JobEnqueued]) -> None:
     """
     Refuse a batch that the journal could not take in one piece.
@@ -169,11 +202,18 @@ def check_records(records: list[JobEnqueued]) -> None:
         )
 
 
-def check_env(env: dict[str, str]) -> None:
+def env_bytes(env: dict[str, str]) -> int:
     """
-    Refuse variables that execve(2) could not pass on.
+    Return what these variables take in the environment of a process.
     """
-    size = 0
+    return sum(_size_bytes(name) + 1 + _size_bytes(value) for name, value in env.items())
+
+
+def check_env(env: dict[str, str], below_bytes: int = 0) -> None:
+    """
+    Refuse variables that execve(2) could not pass on, or too many on top of *below_bytes*.
+    """
+    size = below_bytes
     for name, value in env.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
             raise Refusal(
@@ -234,6 +274,7 @@ def admit(
     *,
     number: int,
     env_id: int,
+    shared_env_bytes: int,
     now: int,
     wall_offset_ms: int,
 ) -> JobEnqueued:
@@ -266,7 +307,7 @@ def admit(
         raise Refusal("usage", f"cwd must be an absolute path, not {shorten(cwd)}", "cwd")
     _check_text("cwd", cwd, 4095)
     if spec.env:
-        check_env(spec.env)
+        check_env(spec.env, shared_env_bytes)
     job_state, due_at = _due(spec, now, wall_offset_ms)
     # In the order of the fields: by name, so many take longer than all the checks above.
     return JobEnqueued(

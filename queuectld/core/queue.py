@@ -8,7 +8,7 @@ Rules
 
 Theory of operation. Whatever happens (a request, an exit, a deadline) first changes the state of
 the jobs it concerns and then fills the slots: while a slot is idle and the runner is there, the
-best pending job of all queues that may start one is recorded as started and handed out as StartRun.
+pending job whose turn it is (shares.py) is recorded as started and handed out as StartRun.
 A run ends by RunExited or StartRefused, or is found to be lost when the runner, after a new
 connection, does not know it. Timeouts and cancellations are a StopRequested with a deadline; the
 end of the run then says what it was.
@@ -247,7 +247,7 @@ class Queue:
         if not self.runner_ready or self.storage_full:
             return
         while (slot := self.state.slots.first_idle()) is not None:
-            job = self.state.best_pending()
+            job = self.state.take_pending()
             if job is None:
                 return
             self._start(job, slot, now)

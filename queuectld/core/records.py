@@ -151,6 +151,7 @@ class EnvironmentStored(Record, array_like=True, frozen=True, gc=False):
 
     env_id: int
     env: dict[str, str]
+    uid: int | None = None  # the account whose jobs share them; None in user mode
 
 
 class EnvironmentForgotten(Record, array_like=True, frozen=True, gc=False):

@@ -39,7 +39,17 @@ from queuectl.settings import canonical, check
 from queuectl.views import FINISHED_STATES, JobError
 from queuectld.core import named_queues, selection, views
 from queuectld.core.actions import act
-from queuectld.core.admission import admit, check_batch, check_env, check_records, excerpt, shorten
+from queuectld.core.admission import (
+    admit,
+    check_batch,
+    check_bytes,
+    check_env,
+    check_queued,
+    check_records,
+    env_bytes,
+    excerpt,
+    shorten,
+)
 from queuectld.core.effects import AwaitJobs, Reply, StopDaemon, StreamLogs
 from queuectld.core.records import (
     EnvironmentStored,
@@ -86,7 +96,9 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     if queue.storage_full:
         raise Refusal("try_later", "the disk of the journal is full; make room, then try again")
     check_batch(state, request)
-    known_env_id = state.env_id(request.env)
+    check_queued(state, queue.peer, len(request.jobs))
+    check_bytes(state, queue.peer)
+    known_env_id = state.env_id(request.env, queue.peer.uid)
     if known_env_id is None:
         check_env(request.env)
     env_id = state.next_env_id if known_env_id is None else known_env_id
@@ -94,7 +106,7 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     records, errors = _admit_all(queue, request, env_id, new_queues, now)
     check_records(records)
     if records and known_env_id is None:
-        queue.record(EnvironmentStored(env_id, request.env))
+        queue.record(EnvironmentStored(env_id, request.env, queue.peer.uid))
     if new_queues:
         named_queues.make(queue, new_queues)
     ids: list[str | None] = [None] * len(request.jobs)
@@ -124,6 +136,8 @@ def _admit_all(
     names: set[str] = set()
     state, uid = queue.state, queue.peer.uid
     number = state.next_number
+    has_own = any(spec.env for spec in request.jobs)
+    shared_env_bytes = env_bytes(request.env) if has_own else 0
     for index, spec in enumerate(request.jobs):
         if spec.id is None:
             while state.is_named(uid, number) or (batch_names and str(number) in batch_names):
@@ -138,6 +152,7 @@ def _admit_all(
                 index,
                 number=number,
                 env_id=env_id,
+                shared_env_bytes=shared_env_bytes,
                 now=now,
                 wall_offset_ms=queue.wall_offset_ms,
             )

@@ -15,8 +15,6 @@ from queuectld.core.peer import Peer
 
 # Connections at once. Each may hold a frame of 4 MiB, and a descriptor: see listening.py.
 CLIENTS_MAX = 512
-# Connections of one account, admins excepted: an eighth of all.
-USER_CONNECTIONS_MAX = 64
 # The last connections, and how many an account may have to be given one of them.
 RESERVED_MAX = 64
 ADMIN_RESERVED_MAX = 16
@@ -120,8 +118,10 @@ class Quotas:
     def _check_own(self, own_count: int) -> None:
         own_max = self._user_connections_max()
         if own_count >= own_max:
-            message = f"your account has {own_count} connections, the limit is {own_max}; close one"
-            raise TooManyConnections(message)
+            raise TooManyConnections(
+                f"your account has {own_count} connections, of at most {own_max} "
+                "(user_connections_max); close one"
+            )
 
     def leave(self, quota: Quota) -> None:
         """

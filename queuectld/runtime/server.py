@@ -41,7 +41,7 @@ from queuectld.runtime.connection import WRITE_BYTES_MAX, Connection
 from queuectld.runtime.deadlines import Deadlines
 from queuectld.runtime.listening import EXHAUSTED, NO_DESCRIPTOR, Listener, turn_away
 from queuectld.runtime.peers import PeerRefused, identify, peer_uid
-from queuectld.runtime.quotas import USER_CONNECTIONS_MAX, Quotas, TooManyConnections
+from queuectld.runtime.quotas import CLIENTS_MAX, Quotas, TooManyConnections
 
 # Bytes read from one connection in one turn, so that one client cannot fill a turn.
 READ_BYTES_MAX = 256 << 10
@@ -82,7 +82,7 @@ class Server:
         listening: socket.socket | None = None,
         mode: int = 0o600,
         identify: Callable[[socket.socket], Peer] = partial(identify, system=False),  # noqa: B008
-        user_connections_max: Callable[[], int] = lambda: USER_CONNECTIONS_MAX,
+        user_connections_max: Callable[[], int] = lambda: CLIENTS_MAX,
     ) -> None:
         self._identify = identify
         self.handle: Callable[[int, Any], None] = lambda client, request: None

@@ -15,6 +15,7 @@ import pwd
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from queuectld.runtime import systemd_protocols
 from queuectld.runtime.log_events import KINDS
 
 #: The log's levels and syslog's.
@@ -28,8 +29,7 @@ _VALUE_BYTES_MAX = 4_096
 
 def sender(stderr_fd: int, stream: str) -> Callable[..., object] | None:
     """
-    Return what sends fields to the journal, if *stderr_fd* is *stream* ("device:inode") and the
-    library is there; else None.
+    Return what sends fields to the journal, if *stderr_fd* is *stream* ("device:inode"); else None.
     """
     found = os.fstat(stderr_fd)
     if stream != f"{found.st_dev}:{found.st_ino}":
@@ -37,7 +37,7 @@ def sender(stderr_fd: int, stream: str) -> Callable[..., object] | None:
     try:
         sendv: Callable[..., object] = importlib.import_module("systemd.journal").sendv
     except ImportError:
-        return None  # What goes to stderr is in the journal too, as lines.
+        return systemd_protocols.sendv  # There is none for this interpreter.
     return sendv
 
 

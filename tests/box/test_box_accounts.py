@@ -23,7 +23,7 @@ PEOPLE = {
     "frank": "queuectl",
 }
 ADMINS = ("root", "dave")
-DENIED, NOT_FOUND = 77, 3
+DENIED, NOT_FOUND, TRY_LATER = 77, 3, 75
 
 
 @pytest.fixture(scope="module", params=list(SUITES))
@@ -329,3 +329,35 @@ def test_a_running_job_is_ended_for_its_owner(box: Box, alice: QueueInBox) -> No
     wait_until(
         lambda: box.run("test", "-e", f"/proc/{pid}", check=False).returncode, WAIT_S, "gone"
     )
+
+
+def test_a_greedy_neighbour_delays_nobody(box: Box) -> None:
+    """
+    One user's long line delays another's first job until one running job ends, and a line longer
+    than the limit is refused, whatever of it would fit.
+    """
+    for words in ("config set workers 1", "config set user_queued_max 250"):
+        assert 0 == ask(box, "dave", *words.split()).returncode
+    line = '{"command": "sleep 0.2"}\n' * 200
+    made = box.run("queuectl", "enqueue", "--file", "-", stdin=line, user="alice")
+    assert 200 == len(made.stdout.split())
+    command = ("queuectl", "enqueue", "--partial", "--file", "-")
+    said = box.run(*command, stdin=line, user="alice", check=False)
+    assert (TRY_LATER, "") == (said.returncode, said.stdout), said
+    assert "user_queued_max" in said.stderr
+
+    bob = QueueInBox(box, user="bob")
+    bob.queuectl("run", "--id", "first", "true")
+    mine = bob.show("first")
+    theirs = json.loads(ask(box, "alice", "list", "--json", "--limit", "0").stdout)
+    between = [
+        job["id"]
+        for job in theirs
+        if job["started_at"] and mine["created_at"] < job["started_at"] < mine["started_at"]
+    ]
+    assert len(between) <= 1, between
+    assert "pending" in [job["state"] for job in theirs]
+
+    assert 0 == ask(box, "alice", "cancel", "--all").returncode
+    for words in ("config unset workers", "config unset user_queued_max"):
+        assert 0 == ask(box, "dave", *words.split()).returncode

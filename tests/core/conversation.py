@@ -98,8 +98,9 @@ def picture(queue: Queue, now: int) -> Picture:
         jobs=[views.detail(queue, job, EVERYBODY, 0) for job in state.oldest_first(0)],
         order=[job.number for job in state.newest_first()],
         lines={
-            each.name: sorted({entry for entry in each.ready.entries() if state.is_ready(*entry)})
-            for each in state.queues.values()
+            f"{owner}/{name}": sorted({e for e in line.ready.entries() if state.is_ready(*e)})
+            for owner, share in state.shares.waiting.items()
+            for name, line in share.lines.items()
         },
         timers=sorted(
             {(at, n) for at, n in state.timers.entries() if at > now and state.is_due(at, n)}

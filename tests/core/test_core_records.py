@@ -94,7 +94,7 @@ GOLDEN: list[tuple[Record, int, int, int, int, str]] = [
         "9f03cd07d00204cd03e8a6657869746564a66661696c6564cd0fa00101c0a165050607",
     ),
     (JobForgotten(3), 6, FORGET, 0, 3, "9103"),
-    (EnvironmentStored(2, {"A": "1"}), 7, 0, 0, ENV_KEY | 2, "920281a141a131"),
+    (EnvironmentStored(2, {"A": "1"}, 1001), 7, 0, 0, ENV_KEY | 2, "930281a141a131cd03e9"),
     (EnvironmentForgotten(2), 8, FORGET, 0, ENV_KEY | 2, "9102"),
     (SettingsChanged({"max_retries": 5}), 9, 0, 0, TABLE_KEY | 9, "9181ab6d61785f7265747269657305"),
     (QueuesChanged({"q": (2, True)}), 10, 0, 0, TABLE_KEY | 10, "9181a1719202c3"),

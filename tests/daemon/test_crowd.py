@@ -29,10 +29,12 @@ from queuectl.protocol import (
     Status,
     StatusReport,
 )
+from queuectl.settings import SETTINGS
 from queuectld.runtime.listening import OWN_DESCRIPTORS_MAX
-from queuectld.runtime.quotas import CLIENTS_MAX, USER_CONNECTIONS_MAX
+from queuectld.runtime.quotas import CLIENTS_MAX
 from queuectld.runtime.streams import USER_STREAMS_MAX
 
+USER_CONNECTIONS_MAX = int(SETTINGS["user_connections_max"].default or 0)
 ROOT = Path(__file__).resolve().parents[2]
 SLOW_CLIENTS, CONNECTIONS_OF_ONE = 1_000, 2_000
 # Seconds of the crowd that are watched.

@@ -22,7 +22,6 @@ from queuectld.runtime.quotas import (
     FEW_CONNECTIONS_MAX,
     RESERVED_MAX,
     USER_BYTES_PER_TURN_MAX,
-    USER_CONNECTIONS_MAX,
     USER_REQUESTS_PER_TURN_MAX,
     Quotas,
     TooManyConnections,
@@ -144,7 +143,7 @@ def test_an_account_has_only_so_many_connections(stepped: Stepped) -> None:
     stepped.peer = ALICE
     mine = [stepped.connect() for _ in range(3)]
     with stepped.connect() as fourth:
-        assert "your account has 3 connections, the limit is 3" in refusal(fourth).message
+        assert "your account has 3 connections, of at most 3" in refusal(fourth).message
     stepped.peer = BOB
     others = [stepped.connect()]
     stepped.peer = ROOT
@@ -181,7 +180,7 @@ def test_the_last_connections_are_kept_for_who_has_few() -> None:
     """
     However many accounts fill the rest: the next one is let in, then only admins, then nobody.
     """
-    quotas = Quotas(lambda: USER_CONNECTIONS_MAX)
+    quotas = Quotas(lambda: 64)
     count = 0
 
     def fill(peer: Peer) -> int:

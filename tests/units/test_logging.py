@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import socket
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import structlog
 
 from queuectld.core.records import JobMoved, RunEnded, RunStarted
 from queuectld.core.state import State
+from queuectld.runtime import systemd_protocols
 from queuectld.runtime.job_log import EVENTS_MAX, WARNINGS_MAX, JobLog, job_id
 from queuectld.runtime.log import LineLogger, Log
 from queuectld.runtime.log_events import KINDS
@@ -153,6 +155,45 @@ def test_the_journal_is_used_when_stderr_is_it(tmp_path: Path) -> None:
         raise ConnectionRefusedError
 
     JournalLogger(gone).info(b"MESSAGE=x")
+
+
+def fields_of(entry: bytes) -> dict[bytes, bytes]:
+    """
+    Return what the system's journal would read from a datagram.
+    """
+    fields: dict[bytes, bytes] = {}
+    while entry:
+        line, _, entry = entry.partition(b"\n")
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            end = 8 + int.from_bytes(entry[:8], "little")
+            value, entry = entry[8:end], entry[end:]
+            assert entry.startswith(b"\n")
+            entry = entry[1:]
+        fields[name] = value
+    return fields
+
+
+def test_entries_without_systemd_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """
+    An interpreter that lacks the module sends entries itself, whatever bytes a field holds; none
+    that the daemon makes is too large for a datagram.
+    """
+    path = f"{tmp_path}/journal"
+    monkeypatch.setitem(sys.modules, "systemd.journal", None)  # It cannot be imported.
+    monkeypatch.setattr(systemd_protocols, "JOURNAL_SOCKET", path)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(path)
+        found = os.fstat(ours.fileno())
+        send = sender(ours.fileno(), f"{found.st_dev}:{found.st_ino}")
+        assert send is not None
+        for message in (b"plain", b"", b"a=b", b"two\nlines\n", b"\n", b"\0\xff\nPRIORITY=0\n"):
+            send(b"MESSAGE=" + message, b"PRIORITY=6")
+            assert {b"MESSAGE": message, b"PRIORITY": b"6"} == fields_of(journal.recv(65_536))
+        largest = [b"F%d=" % number + b"x" * 4_096 for number in range(40)]
+        send(*largest)
+        assert 40 == len(fields_of(journal.recv(1 << 20)))
 
 
 def test_the_level_changes_at_once(capfd: pytest.CaptureFixture[str]) -> None:
