@@ -495,4 +495,4 @@ def decoder(*types: Any) -> "Decoder[Any]":
 
     A client builds it for the answers of one command: much cheaper than one for every message.
     """
-    return Decoder(Union[types])
+    return Decoder(Union[types])  # noqa: UP007 - of a tuple there is no X | Y
