@@ -44,6 +44,7 @@ RefusalCode = Literal[
     "try_later",  # no room now: queue full, disk full, shutting down
     "denied",
     "storage",  # not confirmed stored; safe to repeat with the same request id
+    "idle",  # the connection, not a request: nothing was said in time, nothing more was read
 ]
 
 SettingValue = int | float | str | None

@@ -243,6 +243,7 @@ def serve(setup: Setup, ready: "Ready") -> int:
         manager.listening,
         mode,
         partial(identify, system=options.system),
+        lambda: int(queue.state.setting("user_connections_max")),
     )
     daemon.listen(server)
     log.info("listening", socket=socket_path, pid=os.getpid(), state_dir=directory)

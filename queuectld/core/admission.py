@@ -26,7 +26,9 @@ from queuectld.core.state import State
 
 # Jobs that one daemon keeps, finished ones included: about 5 GB of memory.
 JOBS_MAX = 10_000_000
+# Input repeated in an error message: enough to know it again.
 ECHO_CHARS_MAX = 60
+ECHO_BYTES_MAX = 200
 # Accounts that the jobs of one batch may name: each is looked up while everybody waits.
 ACCOUNTS_MAX = 100
 # The records of one batch, which go to the journal in one piece: under the 8 MiB that it takes at
@@ -39,7 +41,23 @@ def shorten(text: str) -> str:
     """
     Return input for an error message, quoted, without control characters, not all of it.
     """
-    return repr(text if len(text) <= ECHO_CHARS_MAX else text[:ECHO_CHARS_MAX] + "…")
+    kept, mark = text[:ECHO_CHARS_MAX], "…"
+    # A character may need ten for its escape.
+    while len((quoted := repr(kept + mark)).encode()) > ECHO_BYTES_MAX:
+        kept = kept[: len(kept) * 3 // 4]
+    return repr(text) if kept == text else quoted
+
+
+def excerpt(text: str) -> str:
+    """
+    Return the beginning of *text* for an error message: as much of it as ECHO_BYTES_MAX allow.
+    """
+    kept = text[:ECHO_BYTES_MAX]
+    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in kept)
+    if kept == text and len(shown.encode()) <= ECHO_BYTES_MAX:
+        return shown
+    cut = shown.encode()[: ECHO_BYTES_MAX - len("…".encode())]
+    return cut.decode(errors="ignore") + "…"
 
 
 def check_name(text: str, field: str) -> None:
@@ -64,7 +82,9 @@ def _check_id(state: State, peer: Peer, text: str) -> None:
     first, dash, last = text.partition("-")
     if text == "last" or (dash and first.isdecimal() and last.isdecimal()):
         raise Refusal(
-            "usage", f"id must not read like a selector (last, 1-3), like job-1; got {text!r}", "id"
+            "usage",
+            f"id must not read like a selector (last, 1-3), like job-1; got {shorten(text)}",
+            "id",
         )
     taken = state.find(text, peer.uid)
     if taken is not None and peer.owns(taken) and state.spec(taken).id == text:

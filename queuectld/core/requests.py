@@ -47,6 +47,7 @@ from queuectld.core.admission import (
     check_queued,
     check_records,
     env_bytes,
+    excerpt,
     shorten,
 )
 from queuectld.core.effects import AwaitJobs, Reply, StopDaemon, StreamLogs
@@ -199,7 +200,11 @@ def _id_told(queue: "Queue", uid: int | None, name: str | None, number: int) -> 
 
 def _job_error(refusal: Refusal, job_id: str | None, index: int | None = None) -> JobError:
     return JobError(
-        code=refusal.code, message=refusal.message, id=job_id, index=index, field=refusal.field
+        code=refusal.code,
+        message=refusal.message,
+        id=None if job_id is None else excerpt(job_id),
+        index=index,
+        field=refusal.field,
     )
 
 
@@ -221,7 +226,7 @@ def _enqueued_before(queue: "Queue", request: Enqueue, made: list[tuple[int, int
         JobError(
             code="conflict",
             message="not made when this request was sent before, or forgotten since",
-            id=request.jobs[index].id,
+            id=None if (given := request.jobs[index].id) is None else excerpt(given),
             index=index,
         )
         for index, job_id in enumerate(ids)
@@ -280,7 +285,7 @@ def _logs(queue: "Queue", client: int, request: Logs, now: int) -> None:
         if not known and not (request.follow and next_one):
             raise Refusal(
                 "not_found",
-                f"job {queue.state.spec(job).id} has no attempt {request.attempt}; "
+                f"job {excerpt(queue.state.spec(job).id)} has no attempt {request.attempt}; "
                 f"it has made {job.attempt}",
                 "attempt",
             )

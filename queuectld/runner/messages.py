@@ -61,6 +61,10 @@ BODY_INLINE_BYTES_MAX = 64 * 1024
 BODY_BYTES_MAX = 8 * 1024 * 1024
 MESSAGE_BYTES_MAX = BODY_INLINE_BYTES_MAX + 28
 SIGNAL_MAX = 64
+#: The kernel's largest error number, and more than a process can use of anything: what is beyond
+#: them was not said by a runner, and would not fit where the daemon writes it down.
+ERRNO_MAX = 4095
+USAGE_MAX = 2**53
 
 HELLO, START, SIGNAL, ACK, STOP = range(1, 6)
 WELCOME, RUNNING, EXITED, REFUSED, READY = range(16, 21)
@@ -345,13 +349,15 @@ def unpack_event(data: bytes) -> Event:
     if kind == EXITED and size == _EXITED.size:
         _, attempt, job, status, flags, started_at, ended_at, *usage = _EXITED.unpack(data)
         known, usage_known = bool(flags & _STATUS_KNOWN), bool(flags & _USAGE_KNOWN)
-        return Exited(job, attempt, status, known, started_at, ended_at, usage_known, *usage)
+        if max(usage) <= USAGE_MAX:
+            return Exited(job, attempt, status, known, started_at, ended_at, usage_known, *usage)
     if kind == RUNNING and size == _RUNNING.size:
         _, attempt, job, pid, started_at = _RUNNING.unpack(data)
         return Running(job, attempt, pid, started_at)
     if kind == REFUSED and size == _REFUSED.size:
         _, attempt, job, errno, stage, reason = _REFUSED.unpack(data)
-        if stage in STAGES and reason in _REASONS_OF.get(stage, _NO_REASON):
+        has_reason = stage in STAGES and reason in _REASONS_OF.get(stage, _NO_REASON)
+        if has_reason and errno <= ERRNO_MAX:
             return Refused(job, attempt, errno, stage, reason)
     if kind == READY and size == _HEAD.size:
         return Ready()

@@ -216,7 +216,7 @@ class Daemon:
             self._poll_at = None
             self.streams.poll()
         if self.server is not None:
-            self.server.flush()
+            self.server.flush(now)
 
     def _look_whether_ready(self, now: int, tell: Callable[[], None]) -> None:
         connected = self.runner is not None and self.runner.ready

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from queuectld.core.admission import excerpt
 from queuectld.core.effects import StartRun
 from queuectld.core.events import (
     Event,
@@ -333,6 +334,8 @@ class RunnerLink:
                 return
             try:
                 message = messages.unpack_event(data)
+                if self.welcome is None and not isinstance(message, messages.Welcome):
+                    raise messages.MessageError("the first message was no WELCOME")
             except messages.MessageError as error:
                 self._log.error("runner_not_understood", error=str(error))
                 self._lost()
@@ -383,9 +386,9 @@ class RunnerLink:
         elif message.stage == messages.SWITCH:
             reason = f"cannot become its account: {reason}"
         elif effect is not None and message.stage == messages.CWD:
-            reason = f"cannot enter {effect.cwd}: {reason}"
+            reason = f"cannot enter {excerpt(effect.cwd)}: {reason}"
         elif effect is not None and message.stage == messages.EXEC:
-            program = "the script" if effect.script else effect.argv[0]
+            program = "the script" if effect.script else excerpt(effect.argv[0])
             reason = f"{program}: {reason}"
             not_found = message.errno in (errno.ENOENT, errno.ENOTDIR)
             exit_code = EXIT_NOT_FOUND if not_found else EXIT_NOT_EXECUTABLE
