@@ -164,6 +164,7 @@ def test_a_refusal_of_an_account_is_explained(script: Script, reason: int) -> No
         messages.pack_exited(messages.Exited(1, 1, 0, True, 1, 2, False, 0, 0, 0)),
         messages.pack_refused(1, 1, errno.ENOENT, messages.EXEC),
     ],
+    ids=["running", "exited", "refused"],
 )
 def test_what_was_started_is_kept_until_it_is_heard_of(script: Script, packet: bytes) -> None:
     """
