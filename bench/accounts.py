@@ -96,14 +96,14 @@ class SystemService(Service):
             self._end()
             raise
 
-    def member(self) -> Client:
+    def member(self, account: str = ACCOUNT) -> Client:
         """
-        Return a connection of ACCOUNT's: what counts is who made it.
+        Return a connection of an account's: what counts is who made it.
         """
         folder = Path(self.socket).parent
         folder.chmod(0o711)
         os.chmod(self.socket, 0o666)
-        with _acting_as(pwd.getpwnam(ACCOUNT).pw_uid):
+        with _acting_as(pwd.getpwnam(account).pw_uid):
             return self.client()
 
     def stop(self) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import accounts, activation, million, pipeline, runs, startup
+from bench import accounts, activation, crowd, million, pipeline, runs, startup
 from bench.rows import Row, table
 from bench.service import ROOT, Place
 
@@ -27,6 +27,7 @@ FIGURES: dict[str, Callable[[Place], list[Row]]] = {
     "million": million.measure,
     "accounts": accounts.measure,
     "activation": activation.measure,
+    "crowd": crowd.measure,
 }
 
 

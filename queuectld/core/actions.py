@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from queuectl.protocol import Act, Acted
 from queuectl.views import FINISHED_STATES, JOB_STATES, JobError, JobState
 from queuectld.core import named_queues, selection
-from queuectld.core.admission import check_queued
+from queuectld.core.admission import check_queued, excerpt
 from queuectld.core.effects import Reply
 from queuectld.core.job import Job
 from queuectld.core.records import ATTEMPTS_MAX
@@ -73,7 +73,7 @@ def act(queue: "Queue", client: int, request: Act, now: int) -> None:
 
 
 def _refusal(queue: "Queue", job: Job, verb: str) -> JobError | None:
-    job_id = queue.state.spec(job).id
+    job_id = excerpt(queue.state.spec(job).id)
     if job.state not in ALLOWED[verb]:
         states = ", ".join(state for state in JOB_STATES if state in ALLOWED[verb])
         message = f"job {job_id} is {job.state}; {verb} works on jobs that are {states}"

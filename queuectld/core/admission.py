@@ -19,14 +19,18 @@ from queuectl.protocol import (
     JobSpec,
 )
 from queuectl.views import JobState
-from queuectld.core.peer import Peer
+from queuectld.core.peer import Owner, Peer
 from queuectld.core.records import JobEnqueued, Stored
 from queuectld.core.refusal import Refusal
 from queuectld.core.state import State
 
 # Jobs that one daemon keeps, finished ones included: about 5 GB of memory.
 JOBS_MAX = 10_000_000
+# Input repeated in an error message: enough to know it again.
 ECHO_CHARS_MAX = 60
+ECHO_BYTES_MAX = 200
+# Accounts that the jobs of one batch may name: each is looked up while everybody waits.
+ACCOUNTS_MAX = 100
 # The records of one batch, which go to the journal in one piece: under the 8 MiB that it takes at
 # once, with room for what else the turn records. What the jobs share on the wire, like the working
 # directory, is spelled out in each record.
@@ -37,7 +41,23 @@ def shorten(text: str) -> str:
     """
     Return input for an error message, quoted, without control characters, not all of it.
     """
-    return repr(text if len(text) <= ECHO_CHARS_MAX else text[:ECHO_CHARS_MAX] + "…")
+    kept, mark = text[:ECHO_CHARS_MAX], "…"
+    # A character may need ten for its escape.
+    while len((quoted := repr(kept + mark)).encode()) > ECHO_BYTES_MAX:
+        kept = kept[: len(kept) * 3 // 4]
+    return repr(text) if kept == text else quoted
+
+
+def excerpt(text: str) -> str:
+    """
+    Return the beginning of *text* for an error message: as much of it as ECHO_BYTES_MAX allow.
+    """
+    kept = text[:ECHO_BYTES_MAX]
+    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in kept)
+    if kept == text and len(shown.encode()) <= ECHO_BYTES_MAX:
+        return shown
+    cut = shown.encode()[: ECHO_BYTES_MAX - len("…".encode())]
+    return cut.decode(errors="ignore") + "…"
 
 
 def check_name(text: str, field: str) -> None:
@@ -62,7 +82,9 @@ def _check_id(state: State, peer: Peer, text: str) -> None:
     first, dash, last = text.partition("-")
     if text == "last" or (dash and first.isdecimal() and last.isdecimal()):
         raise Refusal(
-            "usage", f"id must not read like a selector (last, 1-3), like job-1; got {text!r}", "id"
+            "usage",
+            f"id must not read like a selector (last, 1-3), like job-1; got {shorten(text)}",
+            "id",
         )
     taken = state.find(text, peer.uid)
     if taken is not None and peer.owns(taken) and state.spec(taken).id == text:
@@ -120,6 +142,10 @@ def check_batch(state: State, request: Enqueue) -> None:
     count = len(request.jobs)
     if count > BATCH_JOBS_MAX:
         raise Refusal("usage", f"a batch has at most {BATCH_JOBS_MAX} jobs, not {count}", "jobs")
+    if count > ACCOUNTS_MAX and len({spec.user for spec in request.jobs}) > ACCOUNTS_MAX:
+        raise Refusal(
+            "usage", f"a batch has jobs of at most {ACCOUNTS_MAX} accounts; split it", "user"
+        )
     if len(request.request_id) > ID_CHARS_MAX:
         raise Refusal(
             "usage", f"request_id must have at most {ID_CHARS_MAX} characters", "request_id"
@@ -230,6 +256,22 @@ def _check_priority(peer: Peer, priority: int) -> None:
         )
 
 
+def _check_time(spec: JobSpec, now: int) -> None:
+    if spec.delay_ms is not None:
+        _check_range("delay", spec.delay_ms, 0, SPAN_MS_MAX, " ms")
+    if spec.run_at is not None:
+        if spec.delay_ms is not None:
+            raise Refusal("usage", "run_at and delay exclude each other; give one", "run_at")
+        if not 0 <= spec.run_at <= now + SPAN_MS_MAX:
+            raise Refusal("usage", "run_at must be a time within the next ten years", "run_at")
+
+
+def _check_output(spec: JobSpec, has_journal: bool) -> None:
+    if spec.output == "journal" and not has_journal:
+        rule = "output journal needs the system's journal, which does not listen here"
+        raise Refusal("usage", rule, "output")
+
+
 def _due(spec: JobSpec, now: int, wall_offset_ms: int) -> tuple[JobState, int]:
     """
     Return the state that a new job begins in, and when it is due.
@@ -246,15 +288,30 @@ def _due(spec: JobSpec, now: int, wall_offset_ms: int) -> tuple[JobState, int]:
     return ("scheduled", due_at) if due_at else ("pending", 0)
 
 
+def _directory(spec: JobSpec, owner: Owner, request: Enqueue) -> str:
+    """
+    Return where a job begins: another account need not be able to enter the submitter's directory.
+    """
+    cwd = spec.cwd
+    if cwd is None:
+        cwd = request.cwd if owner.home is None else owner.home
+    if not cwd.startswith("/"):
+        raise Refusal("usage", f"cwd must be an absolute path, not {shorten(cwd)}", "cwd")
+    _check_text("cwd", cwd, 4095)
+    return cwd
+
+
 def admit(
     state: State,
     peer: Peer,
+    owner: Owner,
     request: Enqueue,
     index: int,
     *,
     number: int,
     env_id: int,
     shared_env_bytes: int,
+    has_journal: bool,
     now: int,
     wall_offset_ms: int,
 ) -> JobEnqueued:
@@ -264,7 +321,7 @@ def admit(
     spec = request.jobs[index]
     _check_command(spec)
     if spec.id is not None:
-        _check_id(state, peer, spec.id)
+        _check_id(state, owner.peer, spec.id)
     queue = spec.queue if spec.queue is not None else DEFAULT_QUEUE
     if queue not in state.queues:
         check_name(queue, "queue")
@@ -275,17 +332,8 @@ def admit(
         _check_range("timeout", spec.timeout_ms, 1, SPAN_MS_MAX, " ms")
     if spec.kill_after_ms is not None:
         _check_range("kill_after", spec.kill_after_ms, 0, SPAN_MS_MAX, " ms")
-    if spec.delay_ms is not None:
-        _check_range("delay", spec.delay_ms, 0, SPAN_MS_MAX, " ms")
-    if spec.run_at is not None:
-        if spec.delay_ms is not None:
-            raise Refusal("usage", "run_at and delay exclude each other; give one", "run_at")
-        if not 0 <= spec.run_at <= now + SPAN_MS_MAX:
-            raise Refusal("usage", "run_at must be a time within the next ten years", "run_at")
-    cwd = spec.cwd if spec.cwd is not None else request.cwd
-    if not cwd.startswith("/"):
-        raise Refusal("usage", f"cwd must be an absolute path, not {shorten(cwd)}", "cwd")
-    _check_text("cwd", cwd, 4095)
+    _check_time(spec, now)
+    _check_output(spec, has_journal)
     if spec.env:
         check_env(spec.env, shared_env_bytes)
     job_state, due_at = _due(spec, now, wall_offset_ms)
@@ -298,7 +346,7 @@ def admit(
         queue,
         spec.priority,
         env_id,
-        cwd,
+        _directory(spec, owner, request),
         request.umask & 0o777,
         spec.id,
         spec.command,
@@ -313,6 +361,9 @@ def admit(
         spec.env or None,
         request.request_id or None,
         index,
-        peer.uid,
-        peer.user or None,
+        owner.peer.uid,
+        owner.peer.user or None,
+        peer.uid if owner.is_other else None,
+        peer.user if owner.is_other else None,
+        "journal" if spec.output == "journal" else None,
     )

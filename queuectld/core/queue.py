@@ -36,6 +36,7 @@ from queuectld.core.events import (
     StorageChanged,
     TimerFired,
 )
+from queuectld.core.host import NOTHING
 from queuectld.core.invariants import validate
 from queuectld.core.job import TRANSITIONS, Job
 from queuectld.core.peer import EVERYBODY
@@ -89,6 +90,8 @@ class Queue:
         self._to_follow: list[int] = []
         #: Who sent the request that is being answered.
         self.peer = EVERYBODY
+        #: What was looked up for it.
+        self.host = NOTHING
         self._random = random
         #: The records that handle() returned last, as the journal takes them.
         self.stored: list[Stored] = []
@@ -496,10 +499,10 @@ class Queue:
     # --- requests ---------------------------------------------------------------------------
 
     def _requested(self, event: Requested, now: int) -> None:
-        self.peer = event.peer
+        self.peer, self.host = event.peer, event.host
         try:
             requests.answer(self, event.client, event.request, now)
         except Refusal as refusal:
             self.do(Reply(event.client, requests.refused(event.request.call, refusal)))
         finally:
-            self.peer = EVERYBODY
+            self.peer, self.host = EVERYBODY, NOTHING

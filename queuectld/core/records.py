@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
-from queuectl.views import JobState, OnLost, RunEnd, SettingValue
+from queuectl.views import JobState, OnLost, OutputTo, RunEnd, SettingValue
 
 FORGET = 2  # flag: this key and all its parts are gone
 NUMBER_MAX = 1 << 48  # job numbers are below; leaves room for a priority in a packed heap entry
@@ -67,6 +67,9 @@ class JobEnqueued(Record, array_like=True, frozen=True, gc=False):
     request_index: int = 0
     uid: int | None = None  # the account it belongs to and runs as; None in user mode
     user: str | None = None  # that account's name when it was enqueued
+    by_uid: int | None = None  # the admin who enqueued it for that account; None: itself
+    by_user: str | None = None
+    output: OutputTo | None = None  # None: its file alone
 
     @property
     def id(self) -> str:

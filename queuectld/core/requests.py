@@ -19,6 +19,7 @@ from queuectl.protocol import (
     Enqueued,
     GetConfig,
     Jobs,
+    JobSpec,
     List,
     ListQueues,
     ListWorkers,
@@ -43,19 +44,16 @@ from queuectld.core.admission import (
     admit,
     check_batch,
     check_bytes,
-    check_env,
     check_queued,
     check_stored,
     env_bytes,
+    excerpt,
     shorten,
 )
 from queuectld.core.effects import AwaitJobs, Reply, StopDaemon, StreamLogs
-from queuectld.core.records import (
-    EnvironmentStored,
-    JobEnqueued,
-    SettingsChanged,
-    store,
-)
+from queuectld.core.owners import Environments, owner_of
+from queuectld.core.peer import Owner
+from queuectld.core.records import JobEnqueued, SettingsChanged, store
 from queuectld.core.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -98,22 +96,20 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     check_batch(state, request)
     check_queued(state, queue.peer, len(request.jobs))
     check_bytes(state, queue.peer)
-    known_env_id = state.env_id(request.env, queue.peer.uid)
-    if known_env_id is None:
-        check_env(request.env)
-    env_id = state.next_env_id if known_env_id is None else known_env_id
+    environments = Environments(state, queue.peer, request.env)
     new_queues: set[str] = set()
-    records, errors = _admit_all(queue, request, env_id, new_queues, now)
+    records, errors = _admit_all(queue, request, environments, new_queues, now)
     stored = [store(record) for record in records]
     check_stored(stored)
-    if records and known_env_id is None:
-        queue.record(EnvironmentStored(env_id, request.env, queue.peer.uid))
+    for environment in environments.new:
+        if any(record.env_id == environment.env_id for record in records):
+            queue.record(environment)
     if new_queues:
         named_queues.make(queue, new_queues)
     ids: list[str | None] = [None] * len(request.jobs)
     for record, each in zip(records, stored, strict=True):
         queue.record(record, each)
-        ids[record.request_index] = record.name or str(record.number)
+        ids[record.request_index] = _id_told(queue, record.uid, record.name, record.number)
     jobs = []
     if request.want_jobs:
         made_jobs = [state.jobs[record.number] for record in records]
@@ -123,7 +119,11 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
 
 
 def _admit_all(
-    queue: "Queue", request: Enqueue, env_id: int, new_queues: set[str], now: int
+    queue: "Queue",
+    request: Enqueue,
+    environments: Environments,
+    new_queues: set[str],
+    now: int,
 ) -> tuple[list[JobEnqueued], list[JobError]]:
     """
     Return the records of the jobs that may be made and, for a partial batch, why the others not.
@@ -134,26 +134,28 @@ def _admit_all(
     records: list[JobEnqueued] = []
     errors: list[JobError] = []
     batch_names = {spec.id for spec in request.jobs if spec.id is not None}
-    names: set[str] = set()
-    state, uid = queue.state, queue.peer.uid
+    names: set[tuple[int | None, str]] = set()
+    state = queue.state
     number = state.next_number
+    own = Owner(queue.peer)
     has_own = any(spec.env for spec in request.jobs)
     shared_env_bytes = env_bytes(request.env) if has_own else 0
     for index, spec in enumerate(request.jobs):
-        if spec.id is None:
-            while state.is_named(uid, number) or (batch_names and str(number) in batch_names):
-                number += 1
         try:
-            if spec.id in names:
-                raise Refusal("conflict", f"id {shorten(spec.id or '')} is twice here", "id")
+            owner = own if spec.user is None else owner_of(queue.peer, queue.host, spec.user)
+            number = _free_number(queue, owner, spec, number, batch_names)
+            if spec.id is not None and (owner.peer.uid, spec.id) in names:
+                raise Refusal("conflict", f"id {shorten(spec.id)} is twice here", "id")
             record = admit(
                 state,
                 queue.peer,
+                owner,
                 request,
                 index,
                 number=number,
-                env_id=env_id,
+                env_id=environments.id_for(owner),
                 shared_env_bytes=shared_env_bytes,
+                has_journal=queue.host.has_journal,
                 now=now,
                 wall_offset_ms=queue.wall_offset_ms,
             )
@@ -165,15 +167,45 @@ def _admit_all(
             errors.append(_job_error(refusal, spec.id, index))
             continue
         if spec.id is not None:
-            names.add(spec.id)
+            names.add((owner.peer.uid, spec.id))
         records.append(record)
         number += 1
     return records, errors
 
 
+def _free_number(
+    queue: "Queue", owner: Owner, spec: JobSpec, number: int, batch_names: set[str]
+) -> int:
+    """
+    Return the first number from *number* on that, as an id, means no other job to those who are
+    told it.
+    """
+    if spec.id is not None and not owner.is_other:
+        return number  # It is known by its id.
+    is_named = queue.state.is_named
+    while (
+        (batch_names and str(number) in batch_names)
+        or is_named(owner.peer.uid, number)
+        or (owner.is_other and is_named(queue.peer.uid, number))
+    ):
+        number += 1
+    return number
+
+
+def _id_told(queue: "Queue", uid: int | None, name: str | None, number: int) -> str:
+    """
+    Return what the submitter is to call a job by: names are each account's own.
+    """
+    return name if name is not None and queue.peer.uid == uid else str(number)
+
+
 def _job_error(refusal: Refusal, job_id: str | None, index: int | None = None) -> JobError:
     return JobError(
-        code=refusal.code, message=refusal.message, id=job_id, index=index, field=refusal.field
+        code=refusal.code,
+        message=refusal.message,
+        id=None if job_id is None else excerpt(job_id),
+        index=index,
+        field=refusal.field,
     )
 
 
@@ -187,14 +219,15 @@ def _enqueued_before(queue: "Queue", request: Enqueue, made: list[tuple[int, int
     for index, number in made:
         job = state.jobs.get(number)
         if index < len(ids):
-            ids[index] = request.jobs[index].id or str(number)
+            uid = job.owner if job is not None else queue.peer.uid
+            ids[index] = _id_told(queue, uid, request.jobs[index].id, number)
         if job is not None and request.want_jobs:
             jobs.append(views.job_view(queue, job, queue.peer))
     errors = [
         JobError(
             code="conflict",
             message="not made when this request was sent before, or forgotten since",
-            id=request.jobs[index].id,
+            id=None if (given := request.jobs[index].id) is None else excerpt(given),
             index=index,
         )
         for index, job_id in enumerate(ids)
@@ -253,7 +286,7 @@ def _logs(queue: "Queue", client: int, request: Logs, now: int) -> None:
         if not known and not (request.follow and next_one):
             raise Refusal(
                 "not_found",
-                f"job {queue.state.spec(job).id} has no attempt {request.attempt}; "
+                f"job {excerpt(queue.state.spec(job).id)} has no attempt {request.attempt}; "
                 f"it has made {job.attempt}",
                 "attempt",
             )

@@ -318,9 +318,9 @@ class State:
         if record.name is not None:
             self.by_name[name_key(record.uid, record.name)] = number
         if record.request_id is not None:
-            self._remember_request(
-                name_key(record.uid, record.request_id), record.request_index, number
-            )
+            asker = record.uid if record.by_uid is None else record.by_uid
+            key = name_key(asker, record.request_id)
+            self._remember_request(key, record.request_index, number)
         environment = self.environments.get(record.env_id)
         if environment is not None:
             environment.jobs += 1

@@ -67,6 +67,9 @@ def job_view(queue: "Queue", job: Job, peer: Peer) -> JobView:
         kill_after_ms=state.setting("kill_after") if kill_after_ms is None else kill_after_ms,
         on_lost=spec.on_lost or state.setting("on_lost"),
         cwd=spec.cwd if shown else None,
+        user=spec.user,
+        enqueued_by=spec.by_user,
+        output=spec.output or "file",
         stopping=job.stop.why if job.stop else None,
     )
 

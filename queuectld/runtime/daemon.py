@@ -39,7 +39,7 @@ from queuectld.core.events import (
     TimerFired,
 )
 from queuectld.core.queue import Queue
-from queuectld.core.records import JobEnqueued, RunEnded
+from queuectld.core.records import JobEnqueued
 from queuectld.journal.errors import JournalFailed, JournalFull
 from queuectld.journal.frames import BATCH_BYTES_MAX, pack_record
 from queuectld.journal.journal import Journal
@@ -48,6 +48,7 @@ from queuectld.runtime.committer import Committer
 from queuectld.runtime.gathering import Gathering, is_look
 from queuectld.runtime.housekeeping import Housekeeping
 from queuectld.runtime.job_log import JobLog
+from queuectld.runtime.lookups import look_up
 from queuectld.runtime.output import OutputStore
 from queuectld.runtime.runner_link import RunnerLink
 from queuectld.runtime.server import Server
@@ -142,9 +143,12 @@ class Daemon:
         """
         Serve clients from now on.
         """
-        server.handle = lambda client, request: self.event(
-            Requested(client, request, server.peer_of(client))
-        )
+
+        def handle(client: int, request: Any) -> None:
+            peer = server.peer_of(client)
+            self.event(Requested(client, request, peer, look_up(request, peer)))
+
+        server.handle = handle
         server.gone = self.streams.client_gone
         self.server = server
 
@@ -212,7 +216,7 @@ class Daemon:
             self._poll_at = None
             self.streams.poll()
         if self.server is not None:
-            self.server.flush()
+            self.server.flush(now)
 
     def _look_whether_ready(self, now: int, tell: Callable[[], None]) -> None:
         connected = self.runner is not None and self.runner.ready
@@ -385,14 +389,13 @@ class Daemon:
                     self.perform(effect)
             now = self.clock.now()
             for record in batch.records:
-                if isinstance(record, JobEnqueued):
+                if isinstance(record, JobEnqueued) and record.by_uid is None:
                     continue  # Most of them, and nobody can wait for a job that was not there.
-                self.job_log.tell(record, self.queue.state, now)
                 number = getattr(record, "number", None)
                 if number is not None:
                     self.streams.changed(number)
-                if isinstance(record, RunEnded):
-                    self.housekeeping.check_output(record.number, record.attempt)
+                self.housekeeping.told(record)  # The last output, then the end, in the journal.
+                self.job_log.tell(record, self.queue.state, now)
         self._note_storage()
         self._submit()
 

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from queuectld.core.admission import excerpt
 from queuectld.core.effects import StartRun
 from queuectld.core.events import (
     Event,
@@ -65,6 +66,7 @@ class RunnerLink:
         event: Callable[[Event], None],
         output: OutputStore,
         log: Any,
+        describe: Callable[[int], dict[str, Any]],
         starts: bool = True,
     ) -> None:
         self.welcome: messages.Welcome | None = None
@@ -77,6 +79,8 @@ class RunnerLink:
         self._event = event
         self._output = output
         self._log = log
+        #: What the log says of a job, by its number.
+        self._describe = describe
         #: Whether a runner that is missing is ours to start.
         self._starts = starts
         self._unreachable = ""
@@ -330,6 +334,8 @@ class RunnerLink:
                 return
             try:
                 message = messages.unpack_event(data)
+                if self.welcome is None and not isinstance(message, messages.Welcome):
+                    raise messages.MessageError("the first message was no WELCOME")
             except messages.MessageError as error:
                 self._log.error("runner_not_understood", error=str(error))
                 self._lost()
@@ -339,6 +345,8 @@ class RunnerLink:
     def _hear(self, message: messages.Event) -> None:
         if isinstance(message, messages.Exited):
             self._known.add((message.job, message.attempt))
+            # The first that is heard of a short run.
+            self._starting.pop((message.job, message.attempt), None)
             self._event(run_exited(message))
         elif isinstance(message, messages.Running):
             self._known.add((message.job, message.attempt))
@@ -367,7 +375,8 @@ class RunnerLink:
         key = (message.job, message.attempt)
         effect = self._starting.pop(key, None)
         if message.stage == messages.DUPLICATE:
-            self._log.error("start_refused_twice", job=message.job, attempt=message.attempt)
+            fields = self._describe(message.job)
+            self._log.error("start_refused_twice", **fields, attempt=message.attempt)
             return
         reason = os.strerror(message.errno) if message.errno else messages.STAGES[message.stage]
         passing = message.errno in PASSING_ERRNOS or message.stage == messages.STOPPING
@@ -377,9 +386,9 @@ class RunnerLink:
         elif message.stage == messages.SWITCH:
             reason = f"cannot become its account: {reason}"
         elif effect is not None and message.stage == messages.CWD:
-            reason = f"cannot enter {effect.cwd}: {reason}"
+            reason = f"cannot enter {excerpt(effect.cwd)}: {reason}"
         elif effect is not None and message.stage == messages.EXEC:
-            program = "the script" if effect.script else effect.argv[0]
+            program = "the script" if effect.script else excerpt(effect.argv[0])
             reason = f"{program}: {reason}"
             not_found = message.errno in (errno.ENOENT, errno.ENOTDIR)
             exit_code = EXIT_NOT_FOUND if not_found else EXIT_NOT_EXECUTABLE

@@ -5,49 +5,15 @@ booted Debian, used by its people. What is held here is the table in docs/securi
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from debian_box import SUITES, Box, NoTree, base_tree, unavailable, wait_until
+from debian_box import Box, wait_until
 from queue_in_box import DAEMON, RUNNER, WAIT_S, QueueInBox
 
-#: Name -> groups. All but carol may use the queue; dave manages it.
-PEOPLE = {
-    "alice": "queuectl",
-    "bob": "queuectl",
-    "carol": "",
-    "dave": "queuectl,queuectl-admin",
-    "erin": "queuectl",
-    "frank": "queuectl",
-}
 ADMINS = ("root", "dave")
 DENIED, NOT_FOUND, TRY_LATER = 77, 3, 75
-
-
-@pytest.fixture(scope="module", params=list(SUITES))
-def box(request: pytest.FixtureRequest, deb: Path) -> Iterator[Box]:
-    """
-    A machine with the package and people.
-    """
-    reason = unavailable()
-    if reason is not None:
-        pytest.skip(reason)
-    try:
-        base_tree(request.param)
-    except NoTree as error:
-        pytest.skip(str(error))
-    machine = Box("accounts", request.param)
-    try:
-        machine.boot()
-        machine.push(deb, "/var/tmp/queuectl.deb")
-        machine.run("dpkg", "--install", "/var/tmp/queuectl.deb")
-        for name, groups in PEOPLE.items():
-            machine.run("useradd", "-m", "-s", "/bin/sh", "-G", groups, name)
-        yield machine
-    finally:
-        machine.destroy()
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +270,7 @@ def test_jobs_run_on_without_the_daemon(box: Box, alice: QueueInBox, how: str) -
     """
     job_id = f"survives-{how}"
     alice.start_patient(job_id)
-    pid = alice.show(job_id)["pid"]
+    pid = alice.pid_of(job_id)
     daemon, runner = alice.main_pid(DAEMON), alice.main_pid(RUNNER)
     if how == "kill":
         alice.kill(DAEMON, "--signal=KILL")
@@ -323,7 +289,7 @@ def test_a_running_job_is_ended_for_its_owner(box: Box, alice: QueueInBox) -> No
     The daemon has no right over the processes of others; the runner ends them.
     """
     alice.start_patient("ended")
-    pid = alice.show("ended")["pid"]
+    pid = alice.pid_of("ended")
     alice.queuectl("cancel", "ended")
     alice.wait_for_state("ended", "cancelled")
     wait_until(

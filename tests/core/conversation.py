@@ -35,6 +35,7 @@ from queuectld.core.events import (
     StorageChanged,
     TimerFired,
 )
+from queuectld.core.host import NOTHING, Host
 from queuectld.core.peer import EVERYBODY, Peer
 from queuectld.core.queue import Queue
 from queuectld.core.records import FORGET, Record, Stored, load, store
@@ -266,12 +267,12 @@ class Conversation:
 
     # --- requests ---------------------------------------------------------------------------
 
-    def request(self, request: Any, peer: Peer = EVERYBODY) -> Any:
+    def request(self, request: Any, peer: Peer = EVERYBODY, host: Host = NOTHING) -> Any:
         """
         Ask for something and return the effect or response that answers it.
         """
         self._call += 1
-        self.handle(Requested(CLIENT, request, peer))
+        self.handle(Requested(CLIENT, request, peer, host))
         answers = [effect for effect in self.effects if getattr(effect, "client", 0) == CLIENT]
         assert len(answers) == 1, answers
         answer = answers[0]

@@ -63,14 +63,17 @@ FULL_JOB = JobEnqueued(
     request_index=2,
     uid=1001,
     user="alice",
+    by_uid=0,
+    by_user="root",
+    output="journal",
 )
 PLAIN_JOB_BODY = (
-    "dc001803cd03e8a770656e64696e6700a764656661756c740a01a12f12c0a474727565c0c0c0c0c0c0c0c0c0c000"
-    "c0c0"
+    "dc001b03cd03e8a770656e64696e6700a764656661756c740a01a12f12c0a474727565c0c0c0c0c0c0c0c0c0c000"
+    "c0c0c0c0c0"
 )
 FULL_JOB_BODY = (
-    "dc001803cd03e8a97363686564756c6564cd07d0a171f601a12f12a16ec091a161a173a2736e"
-    "050607cd07d0a4686f6c6481a141a131a17202cd03e9a5616c696365"
+    "dc001b03cd03e8a97363686564756c6564cd07d0a171f601a12f12a16ec091a161a173a2736e"
+    "050607cd07d0a4686f6c6481a141a131a17202cd03e9a5616c69636500a4726f6f74a76a6f75726e616c"
 )
 GOLDEN: list[tuple[Record, int, int, int, int, str]] = [
     (PLAIN_JOB, 1, 0, 0, 3, PLAIN_JOB_BODY),

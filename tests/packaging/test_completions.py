@@ -94,6 +94,8 @@ def test_values() -> None:
     assert ["--state=pending", "--state=processing"] == words("list", "--state=p")
     assert ["auto", "always", "never"] == words("--color", "")
     assert ["high"] == words("enqueue", "--priority", "h")
+    assert ["file", "journal"] == words("run", "--output", "")
+    assert "root" in words("enqueue", "--user", "ro")
     assert [FILES] == words("enqueue", "--script", "")
     assert [DIRECTORIES] == words("enqueue", "--cwd", "x")
     assert [FILES] == words("--socket", "/r")

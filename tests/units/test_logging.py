@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import structlog
 
-from queuectld.core.records import JobMoved, RunEnded, RunStarted
+from queuectld.core.records import JobEnqueued, JobMoved, RunEnded, RunStarted
 from queuectld.core.state import State
 from queuectld.runtime import systemd_protocols
-from queuectld.runtime.job_log import EVENTS_MAX, WARNINGS_MAX, JobLog, job_id
+from queuectld.runtime.job_log import EVENTS_MAX, WARNINGS_MAX, JobLog, job_fields
 from queuectld.runtime.log import LineLogger, Log
 from queuectld.runtime.log_events import KINDS
-from queuectld.runtime.system_journal import PRIORITIES, JournalLogger, Renderer, sender
+from queuectld.runtime.system_journal import PRIORITIES, JournalLogger, Renderer, own_user, sender
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -75,7 +75,9 @@ def test_messages_use_fields_that_are_there() -> None:
         message = KINDS[event].message
         if isinstance(message, str):
             used = set(re.findall(r"{(\w+)}", message))
-            given = fields | ({"id", "queue"} if "**" in fields or "job" in fields else set())
+            given = fields | (
+                {"id", "queue", "user"} if "**" in fields or "job" in fields else set()
+            )
             assert used <= given, event
 
 
@@ -217,6 +219,48 @@ def test_the_level_changes_at_once(capfd: pytest.CaptureFixture[str]) -> None:
     LineLogger(-1).info("nobody reads it")
 
 
+def enqueued(number: int, **fields: Any) -> JobEnqueued:
+    """
+    Return the beginning of a job.
+    """
+    return JobEnqueued(number, 5, "pending", 0, "q", 0, 1, "/", 18, command="true", **fields)
+
+
+def test_a_jobs_events_say_whose_it_is() -> None:
+    """
+    In system mode the account that the job runs as; of a job that is forgotten nothing is known,
+    and nothing is said.
+    """
+    state = State()
+    state.apply(enqueued(1, uid=1001, user="alice", name="mine"))
+    state.apply(enqueued(2))
+    fields = job_fields(state, 1)
+    assert {"job": 1, "id": "mine", "queue": "q", "user": "alice"} == fields
+    found = entry("warning", event="output_dropped", **fields, attempt=1, dropped_bytes=5)
+    assert "alice" == found["QUEUECTL_USER"]
+    own = entry("info", event="job_moved", **job_fields(state, 2), state="held")
+    assert own_user() == own["QUEUECTL_USER"]
+    gone = entry("debug", event="job_forgotten", **job_fields(state, 3))
+    assert ("3", None) == (gone["QUEUECTL_JOB"], gone.get("QUEUECTL_USER"))
+
+
+def test_who_enqueued_for_whom_is_told() -> None:
+    """
+    A job that an admin gives to another account is an event of its own; one's own is none.
+    """
+    log, state = Collected(), State()
+    record = enqueued(1, uid=1001, user="alice", by_uid=0, by_user="root")
+    state.apply(record)
+    job_log = JobLog(log)
+    job_log.tell(record, state, 5_000)
+    job_log.tell(enqueued(2, uid=1001, user="alice"), state, 5_000)
+    ((level, event, fields),) = log.events
+    assert ("info", "job_enqueued_for") == (level, event)
+    assert ("alice", "root") == (fields["user"], fields["by"])
+    expected = "Job 1: enqueued for alice by root, queue q"
+    assert expected == entry(level, event=event, **fields)["MESSAGE"]
+
+
 def ended(number: int, *, state: str = "completed", end: str = "exited") -> RunEnded:
     """
     Return the end of a run.
@@ -256,7 +300,6 @@ def test_what_wants_somebody_to_look_is_a_warning() -> None:
     ):
         job_log.tell(record, state, 0)
     assert ["info", "info", "warning", "warning"] == [level for level, _, _ in log.events]
-    assert "9" == job_id(state, 9)
 
 
 def test_a_busy_second_is_summed_up() -> None:
