@@ -91,13 +91,17 @@ class Follower:
         self._session.complain(text)
 
 
-def say_why_waiting(session: Session, client: Client, identifier: str) -> JobView:
+def say_why_waiting(
+    session: Session, client: Client, identifier: str, attempt: int | None = None
+) -> JobView:
     """
-    Say why the job has not started, if it has not: nothing else will be seen of it for a while.
+    Say why the job does not run, if it does not: nothing else may be seen of it for a while. With
+    *attempt* only if that one has not begun; what ended already is followed to its end.
     """
     detail = client.call(Show(id=identifier), JobDetail)
     job = detail.job
-    if job.state != "processing" and job.state not in FINISHED_STATES:
+    waits = job.state != "processing" and job.state not in FINISHED_STATES
+    if waits and (attempt is None or (job.attempt or 0) < attempt):
         session.complain(f"job {job.id} is {job.state}" + (f": {detail.why}" if detail.why else ""))
     return job
 

@@ -5,12 +5,14 @@
 import signal
 import subprocess
 
+import msgspec
 import pytest
 from conftest import Shell
 from daemon_process import DEADLINE_S
 from daemon_twin import DaemonTwin, Peer
 
-from queuectl.protocol import Waited
+from queuectl.protocol import Enqueued, JobDetail, LogEnd, Waited
+from queuectl.views import JobView
 
 
 def read_until(process: "subprocess.Popen[bytes]", expected: bytes) -> bytes:
@@ -91,6 +93,36 @@ def test_run_retries_only_if_asked(shared: Shell) -> None:
     assert first.endswith(" failed (exit code 5), next attempt in 10 ms")
     assert "attempt 2" in second
     assert "is dead" in last
+
+
+@pytest.mark.parametrize("state", ["failed", "pending"])
+def test_run_does_not_say_why_a_next_attempt_waits(unstarted: Shell, state: str) -> None:
+    """
+    An attempt that ended before anybody could look has output to show: the job did not wait.
+    """
+
+    def answer(peer: Peer) -> None:
+        peer.greet()
+        peer.send(Enqueued(call=peer.receive().call, ids=["1"]))
+        between = JobView(
+            id="1",
+            number=1,
+            command="true",
+            state=state,
+            attempts=1,
+            attempt=1,
+            max_retries=1,
+            priority=0,
+            queue="default",
+            created_at=1,
+            updated_at=1,
+        )
+        peer.send(JobDetail(call=peer.receive().call, job=between, runs=[], why="of the backoff"))
+        ended = msgspec.structs.replace(between, state="completed", exit_code=0, attempt=2)
+        peer.send(LogEnd(call=peer.receive().call, job=ended))
+
+    with DaemonTwin(unstarted.daemon.socket, answer):
+        assert unstarted("run", "--max-retries", "1", "true") == (0, "", "")
 
 
 def test_run_survives_a_restart_of_the_daemon(fresh: Shell) -> None:
