@@ -103,8 +103,8 @@ def _size_bytes(text: str) -> int:
 def _check_text(field: str, text: str, bytes_max: int) -> None:
     if "\0" in text:
         raise Refusal("usage", f"{field} must not contain a NUL character", field)
-    size = _size_bytes(text)
-    if size > bytes_max:
+    # A character takes at most 4 bytes, so there is seldom anything to be weighed.
+    if len(text) * 4 > bytes_max and (size := _size_bytes(text)) > bytes_max:
         raise Refusal("usage", f"{field} must have at most {bytes_max} bytes, not {size}", field)
 
 
@@ -164,10 +164,12 @@ def check_queued(state: State, peer: Peer, count: int) -> None:
     Refuse a member more jobs that wait, run or are dead than the settings grant. Dead ones count
     because nothing but the member forgets them.
     """
+    limit = None if peer.admin else state.setting("user_queued_max")
+    if limit is None:
+        return
     share = state.shares.by_owner.get(peer.uid)
     kept = share.kept if share is not None else 0
-    limit = state.setting("user_queued_max")
-    if not peer.admin and limit is not None and kept + count > limit:
+    if kept + count > limit:
         raise Refusal(
             "try_later",
             f"user {peer.user} has {kept} jobs that wait, run or are dead; {count} more "
@@ -182,9 +184,11 @@ def check_bytes(state: State, peer: Peer) -> None:
     Refuse a member who keeps more in memory than the settings grant. The request that goes beyond
     is still taken, so that nothing has to be encoded to be weighed.
     """
+    limit = None if peer.admin else state.setting("user_bytes_max")
+    if limit is None:
+        return
     share = state.shares.by_owner.get(peer.uid)
-    limit = state.setting("user_bytes_max")
-    if not peer.admin and limit is not None and share is not None and share.size_bytes >= limit:
+    if share is not None and share.size_bytes >= limit:
         raise Refusal(
             "try_later",
             f"user {peer.user} has jobs of {share.size_bytes} bytes, of at most {limit} "
@@ -325,7 +329,8 @@ def admit(
     queue = spec.queue if spec.queue is not None else DEFAULT_QUEUE
     if queue not in state.queues:
         check_name(queue, "queue")
-    _check_priority(peer, spec.priority)
+    if spec.priority:
+        _check_priority(peer, spec.priority)
     if spec.max_retries is not None:
         _check_range("max_retries", spec.max_retries, 0, RETRIES_MAX)
     if spec.timeout_ms is not None:

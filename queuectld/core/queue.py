@@ -326,22 +326,23 @@ class Queue:
         else:
             state, due_at = "dead", 0
         self.record(
+            # In the order of the fields: by name, so many cost more than to encode them.
             RunEnded(
-                number=job.number,
-                at=now,
-                attempt=run.attempt,
-                slot=run.slot,
-                started_at=run.started_at,
-                end=end,
-                state=state,
-                due_at=due_at,
-                attempts_before=job.attempts_before + (not counts),
-                exit_code=event.exit_code,
-                signal=event.signal,
-                error=error or describe_end(end, event, now - run.started_at),
-                user_ms=event.user_ms,
-                system_ms=event.system_ms,
-                memory_max_bytes=event.memory_max_bytes,
+                job.number,
+                now,
+                run.attempt,
+                run.slot,
+                run.started_at,
+                end,
+                state,
+                due_at,
+                job.attempts_before + (not counts),
+                event.exit_code,
+                event.signal,
+                error or describe_end(end, event, now - run.started_at),
+                event.user_ms,
+                event.system_ms,
+                event.memory_max_bytes,
             )
         )
 

@@ -133,19 +133,22 @@ def _admit_all(
     """
     records: list[JobEnqueued] = []
     errors: list[JobError] = []
-    batch_names = {spec.id for spec in request.jobs if spec.id is not None}
+    batch_names: set[str] = set()
+    if len(request.jobs) > 1:
+        batch_names = {spec.id for spec in request.jobs if spec.id is not None}
     names: set[tuple[int | None, str]] = set()
     state = queue.state
     number = state.next_number
     own = Owner(queue.peer)
-    has_own = any(spec.env for spec in request.jobs)
-    shared_env_bytes = env_bytes(request.env) if has_own else 0
+    shared_env_bytes = 0  # Counted when the first job comes that has variables of its own.
     for index, spec in enumerate(request.jobs):
         try:
             owner = own if spec.user is None else owner_of(queue.peer, queue.host, spec.user)
             number = _free_number(queue, owner, spec, number, batch_names)
             if spec.id is not None and (owner.peer.uid, spec.id) in names:
                 raise Refusal("conflict", f"id {shorten(spec.id)} is twice here", "id")
+            if spec.env and not shared_env_bytes:
+                shared_env_bytes = env_bytes(request.env)
             record = admit(
                 state,
                 queue.peer,
