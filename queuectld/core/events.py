@@ -73,7 +73,8 @@ class RunExited(Event, frozen=True):
 class StartRefused(Event, frozen=True):
     """
     An attempt could not be started. `passing`: for want of something that comes back (memory,
-    processes, disk), which is not the job's fault and does not count against it.
+    processes, disk), which is not the job's fault and does not count against it. `final`: the
+    next attempt would be refused too, until somebody changes an account or the policy.
     """
 
     number: int
@@ -81,6 +82,7 @@ class StartRefused(Event, frozen=True):
     error: str
     exit_code: int | None = None
     passing: bool = False
+    final: bool = False
 
 
 class RunnerReady(Event, frozen=True):

@@ -286,8 +286,15 @@ class Queue:
         if job.stop is not None:
             self._end_run(job, job.stop.why, now, exited)
         else:
-            counts = not event.passing
-            self._end_run(job, "could_not_start", now, exited, error=event.error, counts=counts)
+            self._end_run(
+                job,
+                "could_not_start",
+                now,
+                exited,
+                error=event.error,
+                counts=not event.passing,
+                final=event.final,
+            )
 
     def _end_run(
         self,
@@ -298,13 +305,17 @@ class Queue:
         *,
         error: str | None = None,
         counts: bool = True,
+        final: bool = False,
     ) -> None:
         """
-        Record how the running attempt ended and what becomes of its job.
+        Record how the running attempt ended and what becomes of its job. An end that is `final` is
+        that of the job, whatever retries are left.
         """
         assert job.runs
         run = job.runs[-1]
-        if counts:
+        if final:
+            state, due_at = "dead", 0
+        elif counts:
             state, due_at = self._state_after(job, end, event.exit_code, now)
         elif job.attempt < ATTEMPTS_MAX:
             state, due_at = "failed", now + START_AGAIN_MS

@@ -371,8 +371,10 @@ class RunnerLink:
             return
         reason = os.strerror(message.errno) if message.errno else messages.STAGES[message.stage]
         passing = message.errno in PASSING_ERRNOS or message.stage == messages.STOPPING
+        # Asked again, the account would be the same and the policy say the same.
+        final = message.stage in (messages.ACCOUNT, messages.POLICY)
         exit_code = None
-        if message.stage in (messages.ACCOUNT, messages.POLICY):
+        if final:
             reason = message.explain(effect.user if effect is not None else "")
         elif message.stage == messages.SWITCH:
             reason = f"cannot become its account: {reason}"
@@ -383,11 +385,8 @@ class RunnerLink:
             reason = f"{program}: {reason}"
             not_found = message.errno in (errno.ENOENT, errno.ENOTDIR)
             exit_code = EXIT_NOT_FOUND if not_found else EXIT_NOT_EXECUTABLE
-        self._event(
-            StartRefused(
-                *key, error=f"could not start: {reason}", exit_code=exit_code, passing=passing
-            )
-        )
+        error = f"could not start: {reason}"
+        self._event(StartRefused(*key, error, exit_code, passing, final))
 
 
 def run_exited(message: messages.Exited) -> RunExited:

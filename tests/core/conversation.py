@@ -228,12 +228,14 @@ class Conversation:
         job = self.job(job_id)
         return self.handle(RunExited(job.number, job.attempt, exit_code=code, signal=signal))
 
-    def refuse_start(self, job_id: str, *, passing: bool = False) -> list[Effect]:
+    def refuse_start(
+        self, job_id: str, *, passing: bool = False, final: bool = False
+    ) -> list[Effect]:
         """
         Have the runner say that it could not start the job.
         """
         job = self.job(job_id)
-        return self.handle(StartRefused(job.number, job.attempt, "no luck", None, passing))
+        return self.handle(StartRefused(job.number, job.attempt, "no luck", None, passing, final))
 
     def storage(self, *, full: bool) -> None:
         """

@@ -422,6 +422,24 @@ def test_a_host_short_of_something_does_not_count_against_the_job() -> None:
     assert "dead" == talk.state(job)
 
 
+def test_a_job_that_may_not_run_is_dead_at_once() -> None:
+    """
+    A refusal that stays the same until somebody changes an account or the policy uses up no
+    retries: the job is dead, says why, and a retry by hand makes the next attempt.
+    """
+    talk = Conversation()
+    job = talk.enqueue(max_retries=3)
+    talk.refuse_start(job, final=True)
+    assert ("dead", 1, "no luck") == (
+        talk.state(job),
+        talk.view(job).attempts,
+        talk.view(job).last_error,
+    )
+    assert ["could_not_start"] == [run.end for run in talk.runs(job)]
+    talk.act("retry", job)
+    assert ("processing", 2) == (talk.state(job), talk.view(job).attempt)
+
+
 def test_a_cancelled_job_whose_start_is_refused_is_cancelled() -> None:
     """
     What the user asked for last is what the job becomes.
@@ -430,6 +448,10 @@ def test_a_cancelled_job_whose_start_is_refused_is_cancelled() -> None:
     job = talk.enqueue()
     talk.act("cancel", job)
     talk.refuse_start(job, passing=True)
+    assert "cancelled" == talk.state(job)
+    job = talk.enqueue()
+    talk.act("cancel", job)
+    talk.refuse_start(job, final=True)
     assert "cancelled" == talk.state(job)
 
 

@@ -228,7 +228,7 @@ def test_a_refusal_of_an_account_is_explained(script: Script, reason: int) -> No
     stage = messages.ACCOUNT if reason < messages.BELOW_UID_MIN else messages.POLICY
     script.say(messages.pack_refused(1, 1, 0, stage, reason))
     words = messages.Refused(1, 1, 0, stage, reason).explain("alice")
-    assert [StartRefused(1, 1, error=f"could not start: {words}")] == script.events
+    assert [StartRefused(1, 1, f"could not start: {words}", final=True)] == script.events
 
 
 def test_a_second_start_of_an_attempt_is_no_event(script: Script) -> None:
