@@ -59,7 +59,6 @@ class RunnerLink:
         directory: str,
         *,
         epoch: int,
-        version: str,
         epoll: select.epoll,
         handlers: dict[int, Callable[[int], None]],
         event: Callable[[Event], None],
@@ -71,7 +70,6 @@ class RunnerLink:
         self.ready = False
         self._directory = directory
         self._epoch = epoch
-        self._version = version
         self._epoll = epoll
         self._handlers = handlers
         self._event = event
@@ -83,8 +81,8 @@ class RunnerLink:
         self._socket: socket.socket | None = None
         self._retry_at = 0
         self._tried_at = 0
-        #: Whether a runner's list was heard in this daemon's life.
-        self._listed = False
+        #: The runner whose list was heard last in this daemon's life: its pid, and its start.
+        self._listed: tuple[int, int] | None = None
         #: Greetings in a row that did not lead to a list.
         self._failures = 0
         #: Runners that this process started and has not reaped.
@@ -156,7 +154,6 @@ class RunnerLink:
 
     def _start_runner(self, now: int) -> None:
         command = [sys.executable, "-P", "-m", "queuectld.runner.main", "--dir", self._directory]
-        command += ["--program-version", self._version]
         try:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
             pid = os.posix_spawn(
@@ -353,11 +350,13 @@ class RunnerLink:
             assert self.welcome is not None
             self.ready = True
             ledger_epoch = self.welcome.ledger_epoch
-            if self._listed and ledger_epoch == self._epoch:
+            process = self.welcome.pid, self.welcome.started_at
+            if self._listed not in (None, process) and ledger_epoch == self._epoch:
                 # A ledger that began in this daemon's own life may be the one that the runner
                 # before kept, or one made after that was lost: then it cannot vouch for our starts.
+                # That of a runner which is still the same process, renewed or not, is the same.
                 ledger_epoch = 0
-            self._listed = True
+            self._listed = process
             self._event(RunnerReady(frozenset(self._known), ledger_epoch))
             self._known.clear()
         if self.ready:

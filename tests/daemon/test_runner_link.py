@@ -45,7 +45,6 @@ class Script:
         self.link = RunnerLink(
             f"{directory}/runner",
             epoch=9,
-            version="1.0",
             epoll=self.epoll,
             handlers=self.handlers,
             event=self.events.append,
@@ -127,18 +126,27 @@ def test_a_greeting_tells_what_the_runner_knows(script: Script) -> None:
     ]
 
 
-@pytest.mark.parametrize(("since", "vouched"), [(5, [5, 5]), (9, [9, 0])])
+@pytest.mark.parametrize(
+    ("since", "second", "vouched"),
+    [
+        (5, (78, 1000), [5, 5]),
+        (9, (78, 1000), [9, 0]),
+        (9, (77, 1001), [9, 0]),
+        (9, (77, 1000), [9, 9]),
+    ],
+)
 def test_a_ledger_vouches_only_for_what_it_cannot_have_missed(
-    script: Script, since: int, vouched: list[int]
+    script: Script, since: int, second: tuple[int, int], vouched: list[int]
 ) -> None:
     """
     One that began in this daemon's own life may have replaced one that was lost with its runner:
-    at the second greeting it proves nothing about what was started before.
+    at the second greeting it proves nothing about what was started before, unless it is that of
+    the same process.
     """
     heard = []
-    for _ in range(2):
+    for pid, started_at in ((77, 1000), second):
         runner = script.connect()
-        welcome = messages.Welcome(messages.VERSION, 77, 1000, since, "1.0")
+        welcome = messages.Welcome(messages.VERSION, pid, started_at, since, "1.0")
         script.say(messages.pack_welcome(welcome), messages.pack_ready())
         heard += [event for event in script.events if isinstance(event, RunnerReady)]
         script.events.clear()
