@@ -13,7 +13,8 @@ Invariants
 2. Nothing waits: what systemd has no room for now is said again after RETRY_MS.
 3. Only a run that has lasted STORE_AFTER_MS is stored. Storing and removing costs as much as all
    else that the runner does for a short job, and systemd more; a runner that is killed is back
-   long before that, and misses only a younger run that ends in between: it is lost.
+   long before that, and misses only a younger run that ends in between: it is lost. What a
+   runner adopts it stores at once.
 
 systemd keeps FileDescriptorStoreMax= descriptors and passes over more. The names of all must fit
 into one variable of the environment (128 KiB), or no new runner could be started.
@@ -49,12 +50,13 @@ class FdStore:
         self._unwanted: deque[str] = deque()
         self._retry_at = 0
 
-    def keep(self, key: Key, name: str, pidfd: int, now: int) -> None:
+    def keep(self, key: Key, name: str, pidfd: int, at: int) -> None:
         """
-        Store this pidfd once its run has lasted. It must stay open until `let_go`.
+        Store this pidfd at that time, which is not before that of any other. It must stay open
+        until `let_go`.
         """
         if self._address and key not in self._stored:
-            self._due[key] = name, pidfd, now + STORE_AFTER_MS
+            self._due[key] = name, pidfd, at
 
     def let_go(self, key: Key) -> None:
         """

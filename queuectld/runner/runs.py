@@ -33,7 +33,7 @@ from queuectld.runner.adoption import find
 from queuectld.runner.clock import boottime_ns, monotonic_ms, now_ms
 from queuectld.runner.connection import close_all
 from queuectld.runner.executor import Executor
-from queuectld.runner.fd_store import FdStore, name_of
+from queuectld.runner.fd_store import STORE_AFTER_MS, FdStore, name_of
 from queuectld.runner.ledger import Key, Ledger, Started
 from queuectld.runner.messages import Exited
 from queuectld.runner.program import SpawnError
@@ -358,7 +358,7 @@ class Runs:
         except OSError:
             self._unsettled[run.key] = run
         else:
-            self._store.keep(run.key, run.name, run.pidfd, monotonic_ms())
+            self._store.keep(run.key, run.name, run.pidfd, monotonic_ms() + STORE_AFTER_MS)
 
     def _signal(self, run: Run, signo: int) -> None:
         signos = [signo]

@@ -70,11 +70,11 @@ def test_what_lasts_is_stored_until_it_is_known(manager: Manager, store: FdStore
     """
     Not before its time, without having systemd watch it, and dropped when its end is acknowledged.
     """
-    store.keep((1, 2), "1.2.3", fd, now=5)
-    assert 5 + STORE_AFTER_MS == store.next_at()
-    store.attend(4 + STORE_AFTER_MS)
+    store.keep((1, 2), "1.2.3", fd, at=STORE_AFTER_MS)
+    assert STORE_AFTER_MS == store.next_at()
+    store.attend(STORE_AFTER_MS - 1)
     assert manager.is_quiet()
-    store.attend(5 + STORE_AFTER_MS)
+    store.attend(STORE_AFTER_MS)
     lines, fds = manager.heard()
     assert ["FDSTORE=1", "FDNAME=1.2.3", "FDPOLL=0"] == lines
     assert os.path.samestat(os.fstat(fd), os.fstat(fds[0]))
@@ -93,7 +93,7 @@ def test_what_is_short_is_never_mentioned(manager: Manager, store: FdStore, fd: 
     """
     A run that ends before its time costs systemd nothing.
     """
-    store.keep((1, 1), "1.1.1", fd, now=0)
+    store.keep((1, 1), "1.1.1", fd, at=STORE_AFTER_MS)
     store.let_go((1, 1))
     store.remove((1, 1))
     assert None is store.next_at()
@@ -106,7 +106,7 @@ def test_what_finds_no_room_is_said_again(manager: Manager, store: FdStore, fd: 
     Nothing waits while the manager does not read; all is said once it does.
     """
     for job in range(2000):
-        store.keep((job, 1), name_of(job, 1, 7), fd, now=0)
+        store.keep((job, 1), name_of(job, 1, 7), fd, at=STORE_AFTER_MS)
     now = STORE_AFTER_MS
     store.attend(now)
     stored_count = len(store.names())
@@ -139,7 +139,7 @@ def test_without_a_manager_nothing_is_kept(fd: int) -> None:
     No NOTIFY_SOCKET: there is never anything to do.
     """
     store = FdStore("")
-    store.keep((1, 1), "1.1.1", fd, now=0)
+    store.keep((1, 1), "1.1.1", fd, at=STORE_AFTER_MS)
     assert None is store.next_at()
     store.remove((1, 1))
     assert None is store.next_at()
