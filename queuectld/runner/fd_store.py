@@ -11,10 +11,10 @@ FDPOLL=0, because systemd drops what hangs up, and a pidfd hangs up when its pro
 Invariants
 1. Without NOTIFY_SOCKET nothing is kept and nothing is said.
 2. Nothing waits: what systemd has no room for now is said again after RETRY_MS.
-3. Only a run that has lasted STORE_AFTER_MS is stored. Storing and removing costs as much as all
-   else that the runner does for a short job, and systemd more; a runner that is killed is back
-   long before that, and misses only a younger run that ends in between: it is lost. What a
-   runner adopts it stores at once.
+3. Only a run that has lasted STORE_AFTER_MS is stored. Storing and removing each short one would
+   add a fifth to the runner's own work for it, and as many messages to systemd's. The next runner
+   finds a younger run by its pid, and misses only one that ends before there is a next runner: it
+   is lost. What a runner adopts it stores at once.
 
 systemd keeps FileDescriptorStoreMax= descriptors and passes over more. The names of all must fit
 into one variable of the environment (128 KiB), or no new runner could be started.
