@@ -5,7 +5,7 @@ Run the benchmarks and print one table.
 
 It measures the checkout that it is part of, with the interpreter that runs it, which must have what
 queuectl depends on. The C peers need gcc, `startup` needs pip and what pip installs from. All of it
-takes about three minutes and 1 GB of memory and disk.
+takes about five minutes and 1 GB of memory and disk.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import million, pipeline, runs, startup
+from bench import accounts, activation, crowd, million, pipeline, runs, startup
 from bench.rows import Row, table
 from bench.service import ROOT, Place
 
@@ -25,6 +25,9 @@ FIGURES: dict[str, Callable[[Place], list[Row]]] = {
     "drain": runs.measure_drain,
     "latency": runs.measure_latency,
     "million": million.measure,
+    "accounts": accounts.measure,
+    "activation": activation.measure,
+    "crowd": crowd.measure,
 }
 
 

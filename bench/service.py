@@ -8,10 +8,12 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -56,14 +58,14 @@ class Place:
         self._socket_count += 1
         return f"{self._sockets.name}/{self._socket_count}"
 
-    def compile(self, name: str) -> str:
+    def compile(self, name: str, source: Path | None = None, *options: str) -> str:
         """
-        Return the path of the program that bench/<name>.c becomes.
+        Return the path of the program that *source* becomes, which is bench/<name>.c if not given.
         """
         program = self.path / name
         if not program.exists():
-            source = Path(__file__).with_name(f"{name}.c")
-            subprocess.run(["gcc", "-O2", "-o", program, source], check=True)
+            source = source or Path(__file__).with_name(f"{name}.c")
+            subprocess.run(["gcc", "-O2", *options, "-o", program, source], check=True)
         return str(program)
 
     def __enter__(self) -> Self:
@@ -77,12 +79,22 @@ class Place:
 class Service:
     """
     A daemon of this checkout with *slots* slots, on a new state directory. stop() and
-    start() make another one on the same state.
+    start() make another one on the same state. *options* and *environment* are the daemon's.
     """
 
-    def __init__(self, place: Place, slots: int) -> None:
+    def __init__(
+        self,
+        place: Place,
+        slots: int,
+        *,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = place.folder("state")
         self.socket = place.socket()
+        command = [sys.executable, "-P", "-m", "queuectld", "--state-dir", str(self.folder / "q")]
+        self._command = [*command, "--socket", self.socket, *options]
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
         #: From the start of the process until it served.
         self.start_s = 0.0
         self.start()
@@ -116,13 +128,12 @@ class Service:
         """
         Start a daemon on the state that is there; return when it serves.
         """
-        options = ["--state-dir", str(self.folder / "q"), "--socket", self.socket]
         reader, writer = os.pipe()
         begin = time.monotonic()
         with (self.folder / "log").open("ab") as log:
             self._daemon = subprocess.Popen(
-                [sys.executable, "-P", "-m", "queuectld", *options, "--ready-fd", str(writer)],
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                [*self._command, "--ready-fd", str(writer)],
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 pass_fds=(writer,),
@@ -134,15 +145,34 @@ class Service:
         if said != b"ready\n":
             self._daemon.wait(PATIENCE_S)
             raise RuntimeError(f"the daemon did not start: {said.decode()}")
-        self._runner_fd = self._watch_runner()
+        self.watch_runner()
 
-    def _watch_runner(self) -> int:
+    def activate(self, listening: socket.socket) -> None:
+        """
+        Start a daemon as systemd does for a socket with clients; return at once. watch_runner()
+        must follow.
+        """
+        # The shell has the pid that the daemon will have, and the socket as its input.
+        script = 'exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"'
+        with (self.folder / "log").open("ab") as log:
+            self._daemon = subprocess.Popen(
+                ["/bin/sh", "-c", script, "sh", *self._command],
+                env=self._environment,
+                stdin=listening,
+                stderr=log,
+            )
+
+    def watch_runner(self) -> None:
+        """
+        Wait until the daemon has its runner, which ends with it.
+        """
         deadline = time.monotonic() + PATIENCE_S
         with self.client() as client:
             while time.monotonic() < deadline:
                 runner = client.call(Status(), StatusReport).runner
                 if runner is not None:
-                    return os.pidfd_open(runner.pid)
+                    self._runner_fd = os.pidfd_open(runner.pid)
+                    return
                 time.sleep(0.01)
         raise RuntimeError("the runner did not start")
 

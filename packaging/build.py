@@ -35,9 +35,12 @@ DIST = ROOT / "dist"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 #: The processor as the kernel and wheels call it -> as Debian does; nfpm takes Debian's for both.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+#: What packages are made from.
+SOURCES = (
+    "queuectl", "queuectld", "packaging", "systemd", "docs", "README.md", "CHANGELOG.md", "LICENSE"
+)  # fmt: skip
 #: Files of wheels that a running program does not need.
 LEFT_OUT = (".pyi", "py.typed")
-HOMEPAGE = "https://github.com/queuectl/queuectl"
 
 
 def main() -> int:
@@ -64,12 +67,35 @@ def main() -> int:
 def source_date_epoch() -> int:
     """
     Return the time that is stamped on everything, seconds since the epoch.
+
+    A tree that was unpacked from an archive of a commit has no git, but the commit's time on each
+    file. A repository that such a tree happens to lie in is not asked.
     """
-    given = os.environ.get("SOURCE_DATE_EPOCH")
-    if given:
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if given.isdigit():
         return int(given)
+    if given:
+        sys.exit(f"build.py: SOURCE_DATE_EPOCH is {given!r}; seconds since 1970, or leave it unset")
+    if not (ROOT / ".git").exists():
+        return max(int(path.stat().st_mtime) for path in sources())
     log = ["git", "-C", os.fspath(ROOT), "log", "-1", "--format=%ct"]
-    return int(subprocess.run(log, check=True, capture_output=True, text=True).stdout)
+    try:
+        return int(subprocess.run(log, check=True, capture_output=True, text=True).stdout)
+    except FileNotFoundError:
+        said = "there is no git here"
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().partition("\n")[0]
+    sys.exit(f"build.py: the commit's time is not to be had ({said}); set SOURCE_DATE_EPOCH to it")
+
+
+def sources() -> Iterator[Path]:
+    """
+    Yield every file that packages are made from, and nothing that running or building left.
+    """
+    for name in SOURCES:
+        path = ROOT / name
+        files = [path] if path.is_file() else sorted(path.rglob("*"))
+        yield from (each for each in files if each.is_file() and "__pycache__" not in each.parts)
 
 
 def version() -> str:
@@ -98,6 +124,8 @@ def stage(machine: str, seconds: int) -> None:
     copy(PACKAGING / "lib/python", library / "python", mode=0o755)
     for launcher in sorted((PACKAGING / "bin").iterdir()):
         copy(launcher, STAGE / "usr/bin" / launcher.name, mode=0o755)
+    for source in sorted((PACKAGING / "etc").iterdir()):
+        copy(source, STAGE / "etc/queuectl" / source.name)
     for source in sorted((ROOT / "queuectld/runner").glob("*.c")):
         compile_program(source, library / source.stem)
     licenses = unpack_wheels(machine, library)
@@ -231,7 +259,7 @@ def debian_copyright(own: str, licenses: dict[str, str]) -> str:
     Return the file in which Debian wants every license, in its machine-readable form.
     """
     header = "https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/"
-    parts = [f"Format: {header}\nUpstream-Name: queuectl\nSource: {HOMEPAGE}\n"]
+    parts = [f"Format: {header}\nUpstream-Name: queuectl\n"]
     texts = {"queuectl": (own, "*")}
     for name, text in licenses.items():
         library = name.split()[0]
@@ -327,7 +355,6 @@ def write_packages(architecture: str, seconds: int) -> list[Path]:
         "SOURCE_DATE_EPOCH": str(seconds),
         "PACKAGE_ARCH": architecture,
         "PACKAGE_VERSION": version(),
-        "PACKAGE_HOMEPAGE": HOMEPAGE,
     }
     paths: list[Path] = []
     for kind in ("deb", "rpm"):

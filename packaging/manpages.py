@@ -164,6 +164,8 @@ class Writer:
         for setting in SETTINGS.values():
             page.item(f"**{setting.key}**", describe_setting(setting))
         write_own_keys(page)
+        page.section("Users")
+        page.markdown_body(section_of((DOCS / "configuration.md").read_text(), "Users"))
         see(page, ["queuectld(8)", "queuectl-config(1)"])
         return page
 

@@ -12,6 +12,9 @@ Hello travels in front of the first request, so a command costs one round trip. 
 up (its timeout passed, its stream was not read to the end) ends the connection: there are no
 answers that nobody waits for, and an answer with a strange call number is a fault of the other end.
 
+The daemon hangs up on who says nothing for long. What was sent after that it has not read, so
+call() and stream() connect again and repeat it, whatever it is.
+
 Not for use by two threads at once. Imports nothing but msgspec and a little of the standard
 library, because a process that enqueues one job spends its time importing.
 """
@@ -29,6 +32,7 @@ from queuectl.environment import caller_environment, working_directory
 from queuectl.errors import (
     AccessDenied,
     CallTimedOut,
+    ConnectionIdle,
     ConnectionLost,
     DaemonUnreachable,
     ProtocolError,
@@ -82,7 +86,12 @@ class Client:
         Raises RequestRefused, CallTimedOut, ConnectionLost, ProtocolError, RequestTooLong.
         """
         number = self.send(request)
-        answer = self.receive(response, timeout_ms=timeout_ms)
+        try:
+            answer = self.receive(response, timeout_ms=timeout_ms)
+        except ConnectionIdle:
+            self._open()
+            number = self.send(request)
+            answer = self.receive(response, timeout_ms=timeout_ms)
         if answer.call != number:
             raise self._strange(f"an answer to call {answer.call} instead of {number}")
         return answer
@@ -99,7 +108,12 @@ class Client:
         whole = False
         try:
             while not whole:
-                answer = self._receive((item, end), None)
+                try:
+                    answer = self._receive((item, end), None)
+                except ConnectionIdle:
+                    self._open()
+                    number = self.send(request)
+                    answer = self._receive((item, end), None)
                 if answer.call != number:
                     raise self._strange(f"an answer to call {answer.call} instead of {number}")
                 whole = isinstance(answer, end)
@@ -135,7 +149,8 @@ class Client:
         """
         Return the next response, which answers the request sent with its `call`.
 
-        Raises RequestRefused (see its `call`), CallTimedOut, ConnectionLost, ProtocolError.
+        Raises RequestRefused (see its `call`), CallTimedOut, ConnectionLost (as ConnectionIdle, if
+        the daemon hung up before it read any of the requests without an answer), ProtocolError.
         """
         answer = self._receive((response,), timeout_ms)
         assert isinstance(answer, response)
@@ -244,6 +259,9 @@ class Client:
             if isinstance(answer, Welcome):
                 self.welcome = answer
             elif isinstance(answer, Refused):
+                if answer.code == "idle" and not answer.call:
+                    self.close()
+                    raise ConnectionIdle(answer.message)
                 raise RequestRefused(
                     answer.code, answer.message, answer.field, answer.index, answer.call
                 )

@@ -3,10 +3,12 @@ What may come next on a command line, for the completions of bash, zsh and fish.
 
 The shells' scripts hold no words of their own: they hand over the line up to the cursor and offer
 what comes back. So commands and options come from the definitions that they are run by (options.py,
-commands/), and ids, queues and settings from the daemon, if one runs. None is started, nothing is
-said about faults, and no answer is waited for longer than a person who pressed a key would.
+commands/), accounts from the host, and ids, queues and settings from the daemon, if one runs. None
+is started, nothing is said about faults, and no answer is waited for longer than a person who
+pressed a key would.
 """
 
+import pwd
 import shlex
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -16,6 +18,7 @@ from queuectl.client import Client
 from queuectl.errors import QueuectlError, UsageError
 from queuectl.options import Command, Option
 from queuectl.protocol import DEFAULT_QUEUE, Jobs, List, ListQueues, Message, Queues
+from queuectl.selection import id_to_ask
 from queuectl.session import GLOBAL_OPTIONS
 from queuectl.settings import SETTINGS
 from queuectl.tables import state_of
@@ -138,6 +141,8 @@ def _option_values(option: Option, command: str, connect: Connect) -> list[Word]
         return _queue_words(connect)
     if kind == ("priority", "N"):
         return [("high", "10"), ("medium", "0"), ("low", "-10")]
+    if kind == ("user", "NAME"):
+        return [(each.pw_name, each.pw_gecos) for each in sorted(pwd.getpwall())]
     if kind[1] == "ID" and command not in ("enqueue", "run"):
         return _job_words([], connect)
     return []
@@ -177,7 +182,7 @@ def _job_words(states: list[JobState], connect: Connect) -> list[Word]:
     answer = _ask(List(states=states, limit=_JOBS_MAX), Jobs, connect)
     if answer is None:
         return []
-    return [(job.id, f"{state_of(job)} {job.command[:60]}") for job in answer.jobs]
+    return [(id_to_ask(job), f"{state_of(job)} {job.command[:60]}") for job in answer.jobs]
 
 
 def _queue_words(connect: Connect) -> list[Word]:

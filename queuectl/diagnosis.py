@@ -80,12 +80,20 @@ def check_socket(case: Case) -> Iterator[Finding]:
         yield Finding("socket", "ok", f"a daemon answers at {case.socket}")
     elif case.fault_code == "denied":
         yield from _denied(case)
+    elif case.fault_code == "timed_out":
+        # Somebody listens; with socket activation that is systemd, whatever becomes of the daemon.
+        text = f"no answer from {case.socket}: the daemon does not start, or hangs"
+        mend = "systemctl status queuectld; journalctl -u queuectld -n 20"
+        yield Finding("socket", "problem", text, mend if case.system else _own_log(case.state_dir))
     elif case.system:
         yield Finding("socket", "problem", case.fault, "systemctl start queuectld.socket")
     else:
         # Nothing is wrong with a daemon that nobody has needed yet.
         start = "queuectl daemon start"
         yield Finding("socket", "warning", f"{case.fault}; the next command starts one", start)
+    if not case.system and case.machine.has_idle_system_queue():
+        text = "the machine's queue is installed, but not started: this is a queue of your own"
+        yield Finding("socket", "warning", text, "systemctl enable --now queuectld")
 
 
 def _denied(case: Case) -> Iterator[Finding]:
@@ -98,12 +106,17 @@ def _denied(case: Case) -> Iterator[Finding]:
     if owner.gid in machine.listed_groups():
         text = f"{name} is in group {group}, but not since this login"
         yield Finding("socket", "problem", text, "log out and in again, or: newgrp " + group)
-    elif owner.mode & 0o060 == 0o060:
+    elif owner.mode & 0o060 == 0o060 and group == GROUP:
         text = f"{name} is not in group {group}, whose members may use {case.socket}"
         yield Finding("socket", "problem", text, f"sudo usermod -aG {group} {name}")
     else:
-        text = f"{case.socket} belongs to {machine.user_name(owner.uid)} alone"
-        yield Finding("socket", "problem", text)
+        # To join any other group is never what helps: its members may do more than use a queue.
+        whose = f"user {machine.user_name(owner.uid)} and group {group}"
+        yield Finding("socket", "problem", f"{case.socket} is for {whose}, not for {name}")
+
+
+def _own_log(directory: str) -> str:
+    return f"tail {directory}/queuectld.log"
 
 
 def check_permissions(case: Case) -> Iterator[Finding]:
@@ -160,7 +173,8 @@ def check_runner(case: Case) -> Iterator[Finding]:
         return
     text = "not connected: no job is started"
     if case.report.mode == "system":
-        yield Finding("runner", "problem", text, "systemctl restart queuectl-runner")
+        mend = "journalctl -u queuectl-runner -n 20; systemctl restart queuectl-runner"
+        yield Finding("runner", "problem", text, mend)
     else:
         mend = f"cat {case.report.state_dir}/runner/log"
         yield Finding("runner", "problem", f"{text}; the daemon tries again by itself", mend)
@@ -224,7 +238,7 @@ def check_disk(case: Case) -> Iterator[Finding]:
         text = f"{where} is mounted read-only"
         yield Finding("disk", "problem", text, f"mount -o remount,rw {found.mount}")
     elif found.free_bytes < FREE_BYTES_MIN:
-        yield Finding("disk", "problem", f"{where} is full: {room}", look)
+        yield Finding("disk", "problem", f"{where} has too little room: {room}", look)
     elif found.free_inode_count is not None and found.free_inode_count < FREE_INODES_MIN:
         text = f"{where} has {found.free_inode_count} inodes left: each attempt's output takes one"
         yield Finding("disk", "problem", text, look)

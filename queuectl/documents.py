@@ -70,6 +70,9 @@ def job_document(job: JobView) -> dict[str, Any]:
         "kill_after": _seconds(job.kill_after_ms),
         "on_lost": job.on_lost,
         "cwd": job.cwd,
+        "user": job.user,
+        "enqueued_by": job.enqueued_by,
+        "output": job.output,
     }
 
 

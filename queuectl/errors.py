@@ -15,6 +15,7 @@ EXIT_CODES = {
     "not_found": 3,
     "conflict": 4,
     "unreachable": 69,
+    "idle": 69,
     "unsupported": 69,  # nobody is there who could do it
     "try_later": 75,
     "storage": 75,
@@ -82,6 +83,12 @@ class DaemonUnreachable(QueuectlError):
 class ConnectionLost(DaemonUnreachable):
     """
     The daemon hung up before it answered: whether the request was carried out is not known.
+    """
+
+
+class ConnectionIdle(ConnectionLost):
+    """
+    The daemon hung up because nothing was asked for long: nothing sent since was carried out.
     """
 
 

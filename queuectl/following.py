@@ -12,6 +12,7 @@ from queuectl.durations import describe_duration
 from queuectl.endings import ending
 from queuectl.errors import ConnectionLost, ProtocolError
 from queuectl.protocol import JobDetail, LogEnd, Logs, Output, Show
+from queuectl.selection import id_to_ask
 from queuectl.session import Session
 from queuectl.views import FINISHED_STATES, JobView
 
@@ -86,7 +87,7 @@ class Follower:
             wait_ms = max(job.next_run_at - job.updated_at, 0)
             text += f", next attempt in {describe_duration(wait_ms)}"
         elif job.state == "held":
-            text += f", held: queuectl release {job.id}"
+            text += f", held: queuectl release {id_to_ask(job)}"
         self._session.complain(text)
 
 

@@ -49,25 +49,32 @@ class FrameReader:
         """
         Add received bytes.
         """
-        if self._start:
-            del self._buffer[: self._start]
-            self._start = 0
         self._buffer += data
 
     def next_frame(self) -> bytes | None:
         """
         Return the next whole payload, or None until more bytes are fed. Raises FrameTooLong.
         """
+        buffer = self._buffer
         body = self._start + LENGTH_BYTES
-        if len(self._buffer) < body:
+        if len(buffer) < body:
+            self._forget_given_out()
             return None
-        (size,) = _LENGTH.unpack_from(self._buffer, self._start)
+        (size,) = _LENGTH.unpack_from(buffer, self._start)
         if size > FRAME_BYTES_MAX:
             raise FrameTooLong(size)
-        if len(self._buffer) < body + size:
+        end = body + size
+        if len(buffer) < end:
+            self._forget_given_out()
             return None
-        self._start = body + size
-        return bytes(memoryview(self._buffer)[body : self._start])
+        self._start = end
+        return bytes(buffer[body:end])
+
+    def _forget_given_out(self) -> None:
+        # Now, not when more comes: who sent a long frame and then nothing holds no memory for it.
+        if self._start:
+            del self._buffer[: self._start]
+            self._start = 0
 
     def __iter__(self) -> Iterator[bytes]:
         """

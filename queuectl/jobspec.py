@@ -13,7 +13,7 @@ from typing import Any
 
 from queuectl.errors import UsageError, suggestion
 from queuectl.protocol import PRIORITY_NAMES, SPAN_MS_MAX, JobSpec
-from queuectl.views import ON_LOST
+from queuectl.views import ON_LOST, OUTPUTS
 
 #: Fields of which one is enough: an option for one of them sets the others of the JSON aside.
 _ALTERNATIVES = (("command", "argv", "script"), ("run_at", "delay_ms"))
@@ -224,6 +224,13 @@ def _on_lost(value: object, _now: int) -> str:
     return value
 
 
+def _output(value: object, _now: int) -> str:
+    if value not in OUTPUTS:
+        raise ValueError("must be file or journal")
+    assert isinstance(value, str)
+    return value
+
+
 def _flag(value: object, _now: int) -> bool:
     if not isinstance(value, bool):
         raise ValueError("must be true or false")
@@ -251,4 +258,6 @@ _FIELDS: dict[str, tuple[str, _Converter]] = {
     "env": ("env", _environment),
     "on_lost": ("on_lost", _on_lost),
     "hold": ("hold", _flag),
+    "user": ("user", _text),
+    "output": ("output", _output),
 }

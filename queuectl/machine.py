@@ -13,6 +13,8 @@ import pwd
 import time
 from typing import NamedTuple
 
+from queuectl.discovery import SYSTEM_SOCKET
+
 #: adjtimex(2): the kernel's clock is not being kept right by anybody.
 _TIME_ERROR = 5
 
@@ -127,6 +129,13 @@ class Machine:
         Whether systemd is the machine's service manager.
         """
         return os.path.isdir(self._path("run/systemd/system"))
+
+    def has_idle_system_queue(self) -> bool:
+        """
+        Whether the machine has units for a queue of its own, and nobody listens for them.
+        """
+        unit = os.path.exists(self._path("usr/lib/systemd/system/queuectld.socket"))
+        return unit and not os.path.exists(self._path(SYSTEM_SOCKET.lstrip("/")))
 
     def lingers(self, uid: int) -> bool:
         """

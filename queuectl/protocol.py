@@ -15,9 +15,9 @@ takes for a client and a daemon one version apart to understand each other.
 Times: `_at` is milliseconds since the epoch, UTC. Spans: `_ms` is milliseconds.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Union
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.msgpack import Decoder, Encoder
 
 from queuectl.views import (
@@ -26,6 +26,7 @@ from queuectl.views import (
     JobView,
     JournalView,
     OnLost,
+    OutputTo,
     ProcessView,
     QueueView,
     RunView,
@@ -42,13 +43,18 @@ PRIORITY_MAX = 1000  # priorities go from -PRIORITY_MAX to PRIORITY_MAX; larger 
 RETRIES_MAX = 1000  # each attempt stays in the job's history
 SPAN_MS_MAX = 10 * 366 * 86_400_000  # ten years: longer delays and timeouts are typing mistakes
 COMMAND_BYTES_MAX = (128 << 10) - 1  # one string of execve(2) on Linux, its NUL not counted
-SCRIPT_BYTES_MAX = 1 << 20
-ENV_BYTES_MAX = 256 << 10  # the environment of one request
+# What one job runs: its command, or its script and arguments. It is kept in memory until the job is
+# forgotten; a longer script belongs into a file of its own.
+JOB_BYTES_MAX = 256 << 10
+ENV_BYTES_MAX = 128 << 10  # the variables of one job: the request's, and its own on top
 BATCH_JOBS_MAX = 10_000  # jobs in one Enqueue: one turn of the daemon, one batch of the journal
 SELECT_JOBS_MAX = 10_000  # jobs that one Act changes before it says `more`
 LIST_JOBS_MAX = 1_000  # jobs in one List answer
 QUEUES_MAX = 1_000  # named queues; choosing a job looks at each
 WORKERS_MAX = 4_096
+
+# The length stands in front of what it counts: too much is refused before anything is made of it.
+Ids = Annotated[list[str], Meta(max_length=SELECT_JOBS_MAX)]
 
 PRIORITY_NAMES = {"high": 10, "medium": 0, "low": -10}
 DEFAULT_QUEUE = "default"
@@ -97,6 +103,8 @@ class JobSpec(Struct, frozen=True, omit_defaults=True, kw_only=True):
     env: dict[str, str] | None = None  # on top of the request's
     on_lost: OnLost | None = None
     hold: bool = False
+    user: str | None = None  # whose job it is, if not the sender's: for admins
+    output: OutputTo = "file"
 
 
 class Enqueue(Message, frozen=True, tag="enqueue"):
@@ -107,7 +115,7 @@ class Enqueue(Message, frozen=True, tag="enqueue"):
     sent again after a lost connection: the daemon then answers with the jobs of the first time.
     """
 
-    jobs: list[JobSpec]
+    jobs: Annotated[list[JobSpec], Meta(max_length=BATCH_JOBS_MAX)]
     env: dict[str, str] = {}
     cwd: str = "/"
     umask: int = 0o022
@@ -124,7 +132,7 @@ class Selection(Struct, frozen=True, omit_defaults=True, kw_only=True):
     queue, all), `after` continues where the answer before said `more`.
     """
 
-    ids: list[str] = []
+    ids: Ids = []
     states: list[JobState] = []
     queue: str | None = None
     all: bool = False
@@ -141,7 +149,7 @@ class List(Message, frozen=True, tag="list"):
     limit: int = 100
     after: str | None = None  # the id of the last job of the page before
     before_number: int | None = None  # the `next_before` of the answer before
-    ids: list[str] = []
+    ids: Ids = []
 
 
 class Show(Message, frozen=True, tag="show"):
@@ -186,7 +194,7 @@ class Wait(Message, frozen=True, tag="wait"):
     Answered by Waited when all selected jobs (with `any`: one of them) have finished.
     """
 
-    ids: list[str]
+    ids: Ids
     any: bool = False
 
 
@@ -487,7 +495,4 @@ def decoder(*types: Any) -> "Decoder[Any]":
 
     A client builds it for the answers of one command: much cheaper than one for every message.
     """
-    union = types[0]
-    for each in types[1:]:
-        union = union | each
-    return Decoder(union)
+    return Decoder(Union[types])  # noqa: UP007 - of a tuple there is no X | Y

@@ -35,6 +35,16 @@ def split_ids(operands: list[str]) -> list[str]:
     return ids
 
 
+def id_to_ask(job: JobView) -> str:
+    """
+    Return what whoever was shown *job* calls it when asking for it again.
+
+    Ids are each account's own. Another's job, whose directory is shown to nobody else, goes by its
+    number.
+    """
+    return str(job.number) if job.cwd is None else job.id
+
+
 def states_of(arguments: Arguments) -> list[JobState]:
     """
     Return the states asked for. Raises UsageError.

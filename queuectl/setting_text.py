@@ -22,7 +22,7 @@ def parse_setting(setting: Setting, text: str) -> SettingValue:
             value = parse_duration(text)
         elif setting.kind == "size":
             value = parse_size(text)
-        elif setting.kind == "choice":
+        elif setting.kind in ("choice", "list"):
             value = text
         else:
             value = _number(text, whole=setting.kind == "count")

@@ -14,9 +14,11 @@ from typing import Literal, NamedTuple
 from queuectl.protocol import RETRIES_MAX, SPAN_MS_MAX, WORKERS_MAX
 from queuectl.views import ON_LOST, SettingValue
 
-Kind = Literal["count", "span", "size", "factor", "choice"]
+Kind = Literal["count", "span", "size", "factor", "choice", "list"]
 
 DAY_MS = 86_400_000
+# Weights are shown on one line of a table.
+WEIGHTS_CHARS_MAX = 4_096
 
 
 class Setting(NamedTuple):
@@ -104,6 +106,50 @@ SETTINGS: dict[str, Setting] = {
             "output kept of one attempt; beyond it the middle is dropped",
             optional=True,
         ),
+        Setting(
+            "user_weights",
+            "list",
+            None,
+            1,
+            100,
+            "shares of the slots when users wait, alice=2,bob=3; who is not named has 1",
+            optional=True,
+        ),
+        Setting(
+            "user_running_max",
+            "count",
+            None,
+            1,
+            WORKERS_MAX,
+            "jobs of one user that run at once",
+            optional=True,
+        ),
+        Setting(
+            "user_queued_max",
+            "count",
+            100_000,
+            1,
+            10_000_000,
+            "jobs of one user that wait, run or are dead",
+            optional=True,
+        ),
+        Setting(
+            "user_bytes_max",
+            "size",
+            512 << 20,
+            1 << 20,
+            1 << 50,
+            "memory for what one user's jobs say, finished ones included",
+            optional=True,
+        ),
+        Setting(
+            "user_connections_max",
+            "count",
+            64,
+            1,
+            512,  # as many as the daemon takes in all
+            "connections of one user at once",
+        ),
     )
 }
 
@@ -126,6 +172,12 @@ def check(key: str, value: SettingValue) -> str | None:
     setting = SETTINGS[key]
     if value is None:
         return None if setting.optional else "needs a value"
+    if setting.kind == "list":
+        try:
+            parse_weights(str(value))
+        except ValueError as error:
+            return str(error)
+        return None
     if setting.kind == "choice":
         return None if value in ON_LOST else f"must be one of {', '.join(ON_LOST)}"
     whole = setting.kind != "factor"
@@ -134,3 +186,23 @@ def check(key: str, value: SettingValue) -> str | None:
     if not setting.minimum <= value <= setting.maximum:  # Also false for NaN.
         return f"must be between {setting.minimum:g} and {setting.maximum:g}"
     return None
+
+
+def parse_weights(text: str) -> dict[str, int]:
+    """
+    Return the weights of users: `alice=2,bob=3`. Raises ValueError, whose text is the rule.
+    """
+    setting = SETTINGS["user_weights"]
+    weights: dict[str, int] = {}
+    for pair in text.split(","):
+        user, equals, digits = (part.strip() for part in pair.partition("="))
+        if not user or not equals or len(user.split()) > 1 or user in weights:
+            raise ValueError("must be users, each once, with their weights, like alice=2,bob=3")
+        weight = int(digits) if digits.isdecimal() and len(digits) < 9 else 0
+        if not setting.minimum <= weight <= setting.maximum:
+            low, high = int(setting.minimum), int(setting.maximum)
+            raise ValueError(f"must give each user a whole weight from {low} to {high}")
+        weights[user] = weight
+    if len(text) > WEIGHTS_CHARS_MAX:
+        raise ValueError(f"must have at most {WEIGHTS_CHARS_MAX} characters")
+    return weights

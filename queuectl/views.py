@@ -28,6 +28,10 @@ FINISHED_STATES: frozenset[JobState] = frozenset({"completed", "dead", "cancelle
 OnLost = Literal["retry", "dead", "hold"]
 ON_LOST: tuple[OnLost, ...] = get_args(OnLost)
 
+#: Where a job's output goes: its file, or its file and the system's journal.
+OutputTo = Literal["file", "journal"]
+OUTPUTS: tuple[OutputTo, ...] = get_args(OutputTo)
+
 #: How an attempt ended.
 RunEnd = Literal["exited", "signalled", "timeout", "cancelled", "lost", "could_not_start"]
 
@@ -40,6 +44,7 @@ RefusalCode = Literal[
     "try_later",  # no room now: queue full, disk full, shutting down
     "denied",
     "storage",  # not confirmed stored; safe to repeat with the same request id
+    "idle",  # the connection, not a request: nothing was said in time, nothing more was read
 ]
 
 SettingValue = int | float | str | None
@@ -75,6 +80,9 @@ class JobView(Struct, frozen=True, kw_only=True):
     kill_after_ms: int | None = None
     on_lost: str = "retry"
     cwd: str | None = None
+    user: str | None = None  # whose it is; in user mode there is one account, and None
+    enqueued_by: str | None = None  # the admin who enqueued it for that user
+    output: str = "file"  # an OutputTo
     stopping: str | None = None  # "cancelled" or "timeout": a running attempt is being ended
 
 

@@ -41,7 +41,7 @@ from queuectld.options import SYSTEM_RUNNER_DIR, SYSTEM_STATE_DIR, configuration
 from queuectld.reload import Reloader
 from queuectld.runtime.clock import Clock, boot_ms, wall_ms
 from queuectld.runtime.daemon import Daemon
-from queuectld.runtime.job_log import JobLog
+from queuectld.runtime.job_log import JobLog, job_fields
 from queuectld.runtime.log import Log
 from queuectld.runtime.peers import identify
 from queuectld.runtime.runner_link import RunnerLink
@@ -209,7 +209,7 @@ def serve(setup: Setup, ready: "Ready") -> int:
         version=__version__,
         log=log,
         manager=manager,
-        job_log=JobLog(log, sums=setup.log_config.in_journal),
+        job_log=JobLog(log),
         throw_away=options.ephemeral,
     )
     watch_signals(daemon, Reloader(daemon, options, setup.configuration, setup.log_config))
@@ -223,6 +223,7 @@ def serve(setup: Setup, ready: "Ready") -> int:
         event=daemon.event,
         output=daemon.output,
         log=log,
+        describe=partial(job_fields, queue.state),
         starts=setup.runner_dir is None,
     )
     welcome = Welcome(
@@ -241,6 +242,7 @@ def serve(setup: Setup, ready: "Ready") -> int:
         manager.listening,
         mode,
         partial(identify, system=options.system),
+        lambda: int(queue.state.setting("user_connections_max")),
     )
     daemon.listen(server)
     log.info("listening", socket=socket_path, pid=os.getpid(), state_dir=directory)

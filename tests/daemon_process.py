@@ -227,6 +227,14 @@ class DaemonProcess:
         with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
+    def rss_peak_bytes(self) -> int:
+        """
+        How much memory the daemon held at most so far.
+        """
+        with open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as file:
+            (peak,) = [line for line in file if line.startswith("VmHWM:")]
+        return int(peak.split()[1]) * 1024
+
     def client(self) -> Client:
         """
         Return a connection, closed at the latest with the daemon.

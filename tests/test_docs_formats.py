@@ -21,7 +21,7 @@ from msgspec import inspect as types
 
 from queuectl import framing, protocol, views
 from queuectl.framing import FrameReader, pack_frame
-from queuectld.core import admission, records, state
+from queuectld.core import records
 from queuectld.core.job import TRANSITIONS
 from queuectld.journal import compaction, directory, frames, header
 from queuectld.journal.journal import (
@@ -31,7 +31,6 @@ from queuectld.journal.journal import (
     SEGMENT_BYTES,
 )
 from queuectld.journal.opening import RUNWAY_BYTES_MIN
-from queuectld.runtime import output, server, streams
 
 PROTOCOL = Document("docs/protocol.md")
 JOURNAL = Document("docs/journal.md")
@@ -153,37 +152,6 @@ def test_actions() -> None:
     """
     (row,) = [row for row in PROTOCOL.table("act") if plain(row[0]) == "action"]
     assert list(get_args(protocol.Action)) == code_in(row[3])
-
-
-def limits() -> dict[str, int]:
-    """
-    Return what a client can run into: the public limits of the modules that it meets.
-    """
-    found: dict[str, int] = {
-        name: value
-        for module in (protocol, framing, admission, state)
-        for name, value in vars(module).items()
-        if name.endswith("_MAX") and name != "ECHO_CHARS_MAX"
-    }
-    for module, name in (
-        (records, "ATTEMPTS_MAX"),
-        (server, "CLIENTS_MAX"),
-        (server, "WRITE_BYTES_MAX"),
-        (server, "UNANSWERED_MAX"),
-        (streams, "STREAMS_MAX"),
-        (output, "TAIL_BYTES_MAX"),
-    ):
-        found[name] = vars(module)[name]
-    return found
-
-
-def test_limits() -> None:
-    """
-    Every limit is documented with its value and a reason, and no other.
-    """
-    rows = PROTOCOL.table("Limits")
-    assert limits() == {plain(row[0]): int(row[1].replace(",", "")) for row in rows}
-    assert all(row[2] for row in rows)
 
 
 # --- the examples --------------------------------------------------------------------------------
@@ -467,9 +435,6 @@ def test_names_of_the_journals_files() -> None:
         (JOURNAL, f"some of {RUNWAY_BYTES >> 20} MiB of runway"),
         (JOURNAL, f"makes do with {RUNWAY_BYTES_MIN >> 10} KiB of runway"),
         (JOURNAL, f"and at least {SEALED_BYTES_MIN >> 20} MiB"),
-        (PROTOCOL, f"while more than {server.WRITE_BYTES_MAX >> 20} MiB of answers"),
-        (PROTOCOL, f"or {server.UNANSWERED_MAX} of its requests"),
-        (PROTOCOL, f"At least the last {state.REQUESTS_MAX:,} request ids"),
     ],
 )
 def test_figures_in_sentences(document: Document, words: str) -> None:

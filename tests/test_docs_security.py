@@ -12,24 +12,37 @@ from queuectld.runtime.peers import ADMIN_GROUP
 SECURITY = Document("docs/security.md")
 #: The commands that send a request that is for admins only. Each is tried in tests/box.
 REFUSED = {
-    *("worker start", "worker stop", "queue set", "queue pause", "queue resume", "queue delete"),
-    *("config set", "config unset", "daemon stop"),
+    *("worker start", "worker stop", "worker stop --now", "queue set", "queue pause"),
+    *("queue resume", "queue delete", "config set", "config unset", "daemon stop"),
+    *("enqueue --priority 1", "enqueue --user NAME", "run --user NAME"),
 }
 
 
 def test_each_command_is_in_the_table() -> None:
     """
-    Once each, in the order of the help; nothing else.
+    Once each, in the order of the help; behind it what differs with one of its options.
     """
-    found = [code_in(row[0]) for row in SECURITY.table("Commands")]
-    assert [[command.name] for command in all_commands()] == found
+    rows = [code_in(row[0])[0].partition(" --") for row in SECURITY.table("Commands")]
+    options = {
+        command.name: {option.name for option in command.options} for command in all_commands()
+    }
+    assert list(options) == [command for command, dashes, _ in rows if not dashes]
+    before = ""
+    for command, dashes, option in rows:
+        assert not dashes or command == before, command
+        assert not dashes or option.split()[0] in options[command], option
+        before = command
+
+
+def _refused(row: list[str]) -> bool:
+    return row[1].startswith("refused") and not row[1].endswith("file's mode")
 
 
 def test_what_members_are_refused() -> None:
     """
     The table says it of these commands and of no other.
     """
-    found = {code_in(row[0])[0] for row in SECURITY.table("Commands") if row[1] == "refused"}
+    found = {code_in(row[0])[0] for row in SECURITY.table("Commands") if _refused(row)}
     assert REFUSED == found
 
 

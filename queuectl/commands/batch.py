@@ -15,7 +15,7 @@ from queuectl.errors import EXIT_DONE, RequestRefused, RequestTooLong, UsageErro
 from queuectl.framing import FRAME_BYTES_MAX
 from queuectl.jobspec import decode_json, fields_of, fields_of_options, make_spec
 from queuectl.options import Arguments
-from queuectl.protocol import BATCH_JOBS_MAX, SCRIPT_BYTES_MAX, Enqueued, JobSpec
+from queuectl.protocol import BATCH_JOBS_MAX, JOB_BYTES_MAX, Enqueued, JobSpec
 from queuectl.session import Session
 from queuectl.views import JobError
 
@@ -35,9 +35,9 @@ def script_fields(arguments: Arguments) -> dict[str, Any]:
     if arguments.operands or arguments.flag("command"):
         raise UsageError("--script: its arguments go after --")
     with open(path, "rb") as file:
-        data = file.read(SCRIPT_BYTES_MAX + 1)
-    if len(data) > SCRIPT_BYTES_MAX:
-        raise UsageError(f"--script: {path} is longer than the limit of {SCRIPT_BYTES_MAX} bytes")
+        data = file.read(JOB_BYTES_MAX + 1)
+    if len(data) > JOB_BYTES_MAX:
+        raise UsageError(f"--script: {path} is longer than the limit of {JOB_BYTES_MAX} bytes")
     try:
         text = data.decode()
     except UnicodeDecodeError:

@@ -8,7 +8,7 @@ from queuectl.commands.jobs import LIST_OPTIONS, print_jobs, show_each
 from queuectl.errors import RequestRefused, UsageError
 from queuectl.options import Arguments, Command, Option
 from queuectl.protocol import Act, Acted, Action, Jobs, List, Selection
-from queuectl.selection import split_ids
+from queuectl.selection import id_to_ask, split_ids
 from queuectl.session import Session
 from queuectl.views import JobError
 
@@ -68,7 +68,7 @@ def _pick_dead(client: Client, ids: list[str]) -> tuple[list[str], list[JobError
             continue
         for job in found:
             if job.state == "dead":
-                dead.append(job.id)
+                dead.append(id_to_ask(job))
             else:
                 message = f"job {job.id} is {job.state}, not in the dead letter queue"
                 errors.append(JobError(code="conflict", message=message, id=job.id))

@@ -15,7 +15,7 @@ from queuectl.jobspec import decode_json, fields_of, fields_of_options, make_spe
 from queuectl.options import Arguments, Command, Option
 from queuectl.protocol import Enqueued, JobSpec
 from queuectl.session import Session
-from queuectl.views import JobView
+from queuectl.views import OUTPUTS, JobView
 
 #: What a job may be given, as options. `run` takes them too.
 JOB_OPTIONS = (
@@ -39,12 +39,19 @@ JOB_OPTIONS = (
         "what if nobody sees it end: retry, dead or hold",
         value="WHAT",
     ),
+    Option("user", "whose job it is, if not yours: for root and queuectl-admin", value="NAME"),
+    Option(
+        "output",
+        "where output goes: its file, or that and the system's journal",
+        value="WHERE",
+        choices=OUTPUTS,
+    ),
 )
 # Jobs asked for at once where an answer had no room for all: even with the longest commands they
 # fit into a frame.
 _ASK_JOBS_MAX = 25
 _FIELD_OPTIONS = ("id", "queue", "priority", "max-retries", "timeout", "kill-after", "cwd")
-_TIMING_OPTIONS = ("run-at", "delay", "on-lost")
+_OTHER_OPTIONS = ("run-at", "delay", "on-lost", "user", "output")
 
 
 def enqueue(session: Session, arguments: Arguments) -> int:
@@ -106,7 +113,7 @@ def option_fields(arguments: Arguments, now: int) -> dict[str, Any]:
     """
     given: dict[str, object] = {
         name: arguments.value(name)
-        for name in (*_FIELD_OPTIONS, *_TIMING_OPTIONS)
+        for name in (*_FIELD_OPTIONS, *_OTHER_OPTIONS)
         if arguments.flag(name)
     }
     if arguments.flag("env"):

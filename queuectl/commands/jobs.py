@@ -12,7 +12,14 @@ from queuectl.endings import ending
 from queuectl.errors import EXIT_DONE, RequestRefused, UsageError
 from queuectl.options import Arguments, Command, Option
 from queuectl.protocol import JobDetail, List, Show
-from queuectl.selection import QUEUE_OPTION, STATE_OPTION, jobs_by_page, split_ids, states_of
+from queuectl.selection import (
+    QUEUE_OPTION,
+    STATE_OPTION,
+    id_to_ask,
+    jobs_by_page,
+    split_ids,
+    states_of,
+)
 from queuectl.session import Session
 from queuectl.sizes import describe_size
 from queuectl.tables import job_rows, moment, print_pairs, print_table, state_of, text_or_dash
@@ -52,7 +59,7 @@ def print_jobs(session: Session, arguments: Arguments, request: List) -> int:
             session.print_json_array(job_document(job) for job in found)
         elif session.quiet:
             for job in found:
-                session.print(job.id)
+                session.print(id_to_ask(job))
         else:
             jobs = list(found)
             if jobs:
@@ -103,7 +110,7 @@ def expand(client: Client, ids: list[str]) -> Iterator[str]:
     """
     for each in ids:
         if _RANGE.fullmatch(each):
-            found = [job.id for job in jobs_by_page(client, List(ids=[each]), None)]
+            found = [id_to_ask(job) for job in jobs_by_page(client, List(ids=[each]), None)]
             yield from reversed(found) if found else [each]
         else:
             yield each
@@ -111,7 +118,7 @@ def expand(client: Client, ids: list[str]) -> Iterator[str]:
 
 def _print_detail(session: Session, detail: JobDetail) -> None:
     if session.quiet:
-        session.print(detail.job.id)
+        session.print(id_to_ask(detail.job))
         return
     print_pairs(session, _detail_pairs(session, detail))
     if detail.runs:
@@ -130,6 +137,8 @@ def _detail_pairs(session: Session, detail: JobDetail) -> list[tuple[str, str]]:
         ("next", detail.next),
         ("command", job.command),
         ("argv", "" if job.argv is None else repr(job.argv)),
+        ("user", job.user or ""),
+        ("by", f"{job.enqueued_by}, who enqueued it" if job.enqueued_by else ""),
         ("queue", f"{job.queue}, priority {job.priority}"),
         ("attempts", f"{job.attempts} of {job.max_retries + 1}"),
         ("timeout", text_or_dash(job.timeout_ms, format_duration)),
@@ -137,6 +146,7 @@ def _detail_pairs(session: Session, detail: JobDetail) -> list[tuple[str, str]]:
         ("if lost", job.on_lost),
         ("directory", text_or_dash(job.cwd)),
         ("umask", f"{detail.umask:04o}"),
+        ("output", "file and the system's journal" if job.output == "journal" else ""),
         ("created", moment(job.created_at, now)),
         ("run at", "" if job.run_at is None else moment(job.run_at, now)),
         ("next run", "" if job.next_run_at is None else moment(job.next_run_at, now)),

@@ -8,7 +8,7 @@ from queuectl.errors import EXIT_DONE, UsageError
 from queuectl.following import Follower, say_why_waiting, write_output
 from queuectl.options import Arguments, Command, Option
 from queuectl.protocol import LogEnd, Logs, Output
-from queuectl.selection import split_ids
+from queuectl.selection import id_to_ask, split_ids
 from queuectl.session import Session
 from queuectl.views import FINISHED_STATES
 
@@ -55,7 +55,7 @@ def _follow(
     follower = Follower(
         session,
         client,
-        job.id,
+        id_to_ask(job),
         attempt or max(job.attempt or 0, 1),
         only=attempt is not None,
         tail_lines=tail_lines,

@@ -16,7 +16,7 @@ from queuectl.errors import (
 )
 from queuectl.options import Arguments, Command, Option
 from queuectl.protocol import Wait, Waited
-from queuectl.selection import split_ids
+from queuectl.selection import id_to_ask, split_ids
 from queuectl.session import Session
 from queuectl.views import FINISHED_STATES, JobView
 
@@ -38,7 +38,7 @@ def wait(session: Session, arguments: Arguments) -> int:
     if session.structured:
         session.print_json_array(job_document(job) for job in finished)
     for job in finished if not session.structured else []:
-        session.print(job.id if session.quiet else f"{job.id} {job.state}")
+        session.print(id_to_ask(job) if session.quiet else f"{job.id} {job.state}")
     return EXIT_DONE if all(job.state == "completed" for job in finished) else EXIT_NOTHING
 
 

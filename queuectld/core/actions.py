@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from queuectl.protocol import Act, Acted
 from queuectl.views import FINISHED_STATES, JOB_STATES, JobError, JobState
 from queuectld.core import named_queues, selection
+from queuectld.core.admission import check_queued, excerpt
 from queuectld.core.effects import Reply
 from queuectld.core.job import Job
 from queuectld.core.records import ATTEMPTS_MAX
@@ -40,7 +41,8 @@ MEANT: dict[str, frozenset[JobState]] = {
 
 def act(queue: "Queue", client: int, request: Act, now: int) -> None:
     """
-    Do one thing to each selected job. Raises Refusal if the selection means nothing.
+    Do one thing to each selected job. Raises Refusal if the selection means nothing, or there is no
+    room for the jobs that would wait again.
     """
     select, verb = request.select, request.action
     by_filter = bool(select.all or select.states or select.queue is not None)
@@ -71,7 +73,7 @@ def act(queue: "Queue", client: int, request: Act, now: int) -> None:
 
 
 def _refusal(queue: "Queue", job: Job, verb: str) -> JobError | None:
-    job_id = queue.state.spec(job).id
+    job_id = excerpt(queue.state.spec(job).id)
     if job.state not in ALLOWED[verb]:
         states = ", ".join(state for state in JOB_STATES if state in ALLOWED[verb])
         message = f"job {job_id} is {job.state}; {verb} works on jobs that are {states}"
@@ -99,6 +101,9 @@ def _retry(queue: "Queue", jobs: list[Job], now: int) -> None:
     """
     Start again, now, with a fresh budget of attempts. The old attempts stay in the history.
     """
+    again = sum(job.state == "cancelled" for job in jobs)
+    if again:
+        check_queued(queue.state, queue.peer, again)
     # A queue may have been deleted while its jobs were finished.
     named_queues.make(queue, {job.queue.name for job in jobs})
     for job in jobs:

@@ -11,25 +11,26 @@ from queuectl.protocol import (
     DEFAULT_QUEUE,
     ENV_BYTES_MAX,
     ID_CHARS_MAX,
+    JOB_BYTES_MAX,
     PRIORITY_MAX,
     RETRIES_MAX,
-    SCRIPT_BYTES_MAX,
     SPAN_MS_MAX,
     Enqueue,
     JobSpec,
 )
 from queuectl.views import JobState
-from queuectld.core.peer import Peer
+from queuectld.core.peer import Owner, Peer
 from queuectld.core.records import JobEnqueued, body_of
 from queuectld.core.refusal import Refusal
 from queuectld.core.state import State
 
 # Jobs that one daemon keeps, finished ones included: about 5 GB of memory.
 JOBS_MAX = 10_000_000
-# Arguments of one job in all: a quarter of what execve(2) takes by default, the rest is for the
-# environment.
-ARGV_BYTES_MAX = 512 << 10
+# Input repeated in an error message: enough to know it again.
 ECHO_CHARS_MAX = 60
+ECHO_BYTES_MAX = 200
+# Accounts that the jobs of one batch may name: each is looked up while everybody waits.
+ACCOUNTS_MAX = 100
 # The records of one batch, which go to the journal in one piece: under the 8 MiB that it takes at
 # once, with room for what else the turn records. What the jobs share on the wire, like the working
 # directory, is spelled out in each record.
@@ -40,7 +41,23 @@ def shorten(text: str) -> str:
     """
     Return input for an error message, quoted, without control characters, not all of it.
     """
-    return repr(text if len(text) <= ECHO_CHARS_MAX else text[:ECHO_CHARS_MAX] + "…")
+    kept, mark = text[:ECHO_CHARS_MAX], "…"
+    # A character may need ten for its escape.
+    while len((quoted := repr(kept + mark)).encode()) > ECHO_BYTES_MAX:
+        kept = kept[: len(kept) * 3 // 4]
+    return repr(text) if kept == text else quoted
+
+
+def excerpt(text: str) -> str:
+    """
+    Return the beginning of *text* for an error message: as much of it as ECHO_BYTES_MAX allow.
+    """
+    kept = text[:ECHO_BYTES_MAX]
+    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in kept)
+    if kept == text and len(shown.encode()) <= ECHO_BYTES_MAX:
+        return shown
+    cut = shown.encode()[: ECHO_BYTES_MAX - len("…".encode())]
+    return cut.decode(errors="ignore") + "…"
 
 
 def check_name(text: str, field: str) -> None:
@@ -65,7 +82,9 @@ def _check_id(state: State, peer: Peer, text: str) -> None:
     first, dash, last = text.partition("-")
     if text == "last" or (dash and first.isdecimal() and last.isdecimal()):
         raise Refusal(
-            "usage", f"id must not read like a selector (last, 1-3), like job-1; got {text!r}", "id"
+            "usage",
+            f"id must not read like a selector (last, 1-3), like job-1; got {shorten(text)}",
+            "id",
         )
     taken = state.find(text, peer.uid)
     if taken is not None and peer.owns(taken) and state.spec(taken).id == text:
@@ -90,11 +109,9 @@ def _check_text(field: str, text: str, bytes_max: int) -> None:
 
 
 def _check_command(spec: JobSpec) -> None:
-    ways = [w for w in (spec.command, spec.script, spec.argv) if w is not None]
-    if spec.script is not None and spec.argv is not None:
-        ways.remove(spec.argv)
-    if len(ways) != 1:
-        what = "needs" if not ways else "has more than one of"
+    ways_count = (spec.command is not None) + (spec.script is not None or spec.argv is not None)
+    if ways_count != 1:
+        what = "needs" if not ways_count else "has more than one of"
         raise Refusal("usage", f"a job {what} command, argv or script; give exactly one", "command")
     if spec.command is not None:
         if not spec.command.strip():
@@ -103,15 +120,17 @@ def _check_command(spec: JobSpec) -> None:
     if spec.script is not None:
         if not spec.script:
             raise Refusal("usage", "script must not be empty", "script")
-        _check_text("script", spec.script, SCRIPT_BYTES_MAX)
+        _check_text("script", spec.script, JOB_BYTES_MAX)
         _check_text("script_name", spec.script_name or "", 4096)
     if spec.argv is not None:
         if spec.script is None and (not spec.argv or not spec.argv[0]):
             raise Refusal("usage", 'argv must name a program, for example ["make", "-j2"]', "argv")
         for each in spec.argv:
             _check_text("argv", each, COMMAND_BYTES_MAX)
-        if sum(map(_size_bytes, spec.argv)) > ARGV_BYTES_MAX:
-            raise Refusal("usage", f"argv must have at most {ARGV_BYTES_MAX} bytes", "argv")
+        if sum(map(_size_bytes, [*spec.argv, spec.script or ""])) > JOB_BYTES_MAX:
+            raise Refusal(
+                "usage", f"argv, with a script, must have at most {JOB_BYTES_MAX} bytes", "argv"
+            )
 
 
 def check_batch(state: State, request: Enqueue) -> None:
@@ -123,6 +142,10 @@ def check_batch(state: State, request: Enqueue) -> None:
     count = len(request.jobs)
     if count > BATCH_JOBS_MAX:
         raise Refusal("usage", f"a batch has at most {BATCH_JOBS_MAX} jobs, not {count}", "jobs")
+    if count > ACCOUNTS_MAX and len({spec.user for spec in request.jobs}) > ACCOUNTS_MAX:
+        raise Refusal(
+            "usage", f"a batch has jobs of at most {ACCOUNTS_MAX} accounts; split it", "user"
+        )
     if len(request.request_id) > ID_CHARS_MAX:
         raise Refusal(
             "usage", f"request_id must have at most {ID_CHARS_MAX} characters", "request_id"
@@ -132,6 +155,40 @@ def check_batch(state: State, request: Enqueue) -> None:
             "try_later",
             f"there are {len(state.jobs)} jobs of at most {JOBS_MAX}; "
             "forget finished ones: queuectl prune --older-than 1d",
+            "jobs",
+        )
+
+
+def check_queued(state: State, peer: Peer, count: int) -> None:
+    """
+    Refuse a member more jobs that wait, run or are dead than the settings grant. Dead ones count
+    because nothing but the member forgets them.
+    """
+    share = state.shares.by_owner.get(peer.uid)
+    kept = share.kept if share is not None else 0
+    limit = state.setting("user_queued_max")
+    if not peer.admin and limit is not None and kept + count > limit:
+        raise Refusal(
+            "try_later",
+            f"user {peer.user} has {kept} jobs that wait, run or are dead; {count} more "
+            f"would be more than {limit} (user_queued_max); wait until some have ended, "
+            "or cancel or purge some",
+            "jobs",
+        )
+
+
+def check_bytes(state: State, peer: Peer) -> None:
+    """
+    Refuse a member who keeps more in memory than the settings grant. The request that goes beyond
+    is still taken, so that nothing has to be encoded to be weighed.
+    """
+    share = state.shares.by_owner.get(peer.uid)
+    limit = state.setting("user_bytes_max")
+    if not peer.admin and limit is not None and share is not None and share.size_bytes >= limit:
+        raise Refusal(
+            "try_later",
+            f"user {peer.user} has jobs of {share.size_bytes} bytes, of at most {limit} "
+            "(user_bytes_max); forget finished ones: queuectl prune --all",
             "jobs",
         )
 
@@ -151,11 +208,18 @@ def check_records(records: list[JobEnqueued]) -> None:
         )
 
 
-def check_env(env: dict[str, str]) -> None:
+def env_bytes(env: dict[str, str]) -> int:
     """
-    Refuse variables that execve(2) could not pass on.
+    Return what these variables take in the environment of a process.
     """
-    size = 0
+    return sum(_size_bytes(name) + 1 + _size_bytes(value) for name, value in env.items())
+
+
+def check_env(env: dict[str, str], below_bytes: int = 0) -> None:
+    """
+    Refuse variables that execve(2) could not pass on, or too many on top of *below_bytes*.
+    """
+    size = below_bytes
     for name, value in env.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
             raise Refusal(
@@ -176,8 +240,8 @@ def check_env(env: dict[str, str]) -> None:
         raise Refusal("usage", f"env must have at most {ENV_BYTES_MAX} bytes, not {size}", "env")
 
 
-def _check_range(field: str, value: int | None, low: int, high: int, unit: str = "") -> None:
-    if value is not None and not low <= value <= high:
+def _check_range(field: str, value: int, low: int, high: int, unit: str = "") -> None:
+    if not low <= value <= high:
         raise Refusal("usage", f"{field} must be between {low} and {high}{unit}", field)
 
 
@@ -190,6 +254,22 @@ def _check_priority(peer: Peer, priority: int) -> None:
             "leave it out or give one of at most 0",
             "priority",
         )
+
+
+def _check_time(spec: JobSpec, now: int) -> None:
+    if spec.delay_ms is not None:
+        _check_range("delay", spec.delay_ms, 0, SPAN_MS_MAX, " ms")
+    if spec.run_at is not None:
+        if spec.delay_ms is not None:
+            raise Refusal("usage", "run_at and delay exclude each other; give one", "run_at")
+        if not 0 <= spec.run_at <= now + SPAN_MS_MAX:
+            raise Refusal("usage", "run_at must be a time within the next ten years", "run_at")
+
+
+def _check_output(spec: JobSpec, has_journal: bool) -> None:
+    if spec.output == "journal" and not has_journal:
+        rule = "output journal needs the system's journal, which does not listen here"
+        raise Refusal("usage", rule, "output")
 
 
 def _due(spec: JobSpec, now: int, wall_offset_ms: int) -> tuple[JobState, int]:
@@ -208,14 +288,30 @@ def _due(spec: JobSpec, now: int, wall_offset_ms: int) -> tuple[JobState, int]:
     return ("scheduled", due_at) if due_at else ("pending", 0)
 
 
+def _directory(spec: JobSpec, owner: Owner, request: Enqueue) -> str:
+    """
+    Return where a job begins: another account need not be able to enter the submitter's directory.
+    """
+    cwd = spec.cwd
+    if cwd is None:
+        cwd = request.cwd if owner.home is None else owner.home
+    if not cwd.startswith("/"):
+        raise Refusal("usage", f"cwd must be an absolute path, not {shorten(cwd)}", "cwd")
+    _check_text("cwd", cwd, 4095)
+    return cwd
+
+
 def admit(
     state: State,
     peer: Peer,
+    owner: Owner,
     request: Enqueue,
     index: int,
     *,
     number: int,
     env_id: int,
+    shared_env_bytes: int,
+    has_journal: bool,
     now: int,
     wall_offset_ms: int,
 ) -> JobEnqueued:
@@ -225,50 +321,49 @@ def admit(
     spec = request.jobs[index]
     _check_command(spec)
     if spec.id is not None:
-        _check_id(state, peer, spec.id)
+        _check_id(state, owner.peer, spec.id)
     queue = spec.queue if spec.queue is not None else DEFAULT_QUEUE
     if queue not in state.queues:
         check_name(queue, "queue")
     _check_priority(peer, spec.priority)
-    _check_range("max_retries", spec.max_retries, 0, RETRIES_MAX)
-    _check_range("timeout", spec.timeout_ms, 1, SPAN_MS_MAX, " ms")
-    _check_range("kill_after", spec.kill_after_ms, 0, SPAN_MS_MAX, " ms")
-    _check_range("delay", spec.delay_ms, 0, SPAN_MS_MAX, " ms")
-    if spec.run_at is not None:
-        if spec.delay_ms is not None:
-            raise Refusal("usage", "run_at and delay exclude each other; give one", "run_at")
-        if not 0 <= spec.run_at <= now + SPAN_MS_MAX:
-            raise Refusal("usage", "run_at must be a time within the next ten years", "run_at")
-    cwd = spec.cwd if spec.cwd is not None else request.cwd
-    if not cwd.startswith("/"):
-        raise Refusal("usage", f"cwd must be an absolute path, not {shorten(cwd)}", "cwd")
-    _check_text("cwd", cwd, 4095)
+    if spec.max_retries is not None:
+        _check_range("max_retries", spec.max_retries, 0, RETRIES_MAX)
+    if spec.timeout_ms is not None:
+        _check_range("timeout", spec.timeout_ms, 1, SPAN_MS_MAX, " ms")
+    if spec.kill_after_ms is not None:
+        _check_range("kill_after", spec.kill_after_ms, 0, SPAN_MS_MAX, " ms")
+    _check_time(spec, now)
+    _check_output(spec, has_journal)
     if spec.env:
-        check_env(spec.env)
+        check_env(spec.env, shared_env_bytes)
     job_state, due_at = _due(spec, now, wall_offset_ms)
+    # In the order of the fields: by name, so many take longer than all the checks above.
     return JobEnqueued(
-        number=number,
-        at=now,
-        state=job_state,
-        due_at=due_at,
-        queue=queue,
-        priority=spec.priority,
-        env_id=env_id,
-        cwd=cwd,
-        umask=request.umask & 0o777,
-        name=spec.id,
-        command=spec.command,
-        argv=spec.argv,
-        script=spec.script,
-        script_name=spec.script_name,
-        max_retries=spec.max_retries,
-        timeout_ms=spec.timeout_ms,
-        kill_after_ms=spec.kill_after_ms,
-        run_at=spec.run_at,
-        on_lost=spec.on_lost,
-        env=spec.env or None,
-        request_id=request.request_id or None,
-        request_index=index,
-        uid=peer.uid,
-        user=peer.user or None,
+        number,
+        now,
+        job_state,
+        due_at,
+        queue,
+        spec.priority,
+        env_id,
+        _directory(spec, owner, request),
+        request.umask & 0o777,
+        spec.id,
+        spec.command,
+        spec.argv,
+        spec.script,
+        spec.script_name,
+        spec.max_retries,
+        spec.timeout_ms,
+        spec.kill_after_ms,
+        spec.run_at,
+        spec.on_lost,
+        spec.env or None,
+        request.request_id or None,
+        index,
+        owner.peer.uid,
+        owner.peer.user or None,
+        peer.uid if owner.is_other else None,
+        peer.user if owner.is_other else None,
+        "journal" if spec.output == "journal" else None,
     )

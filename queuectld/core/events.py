@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from queuectl.views import SettingValue
+from queuectld.core.host import NOTHING, Host
 from queuectld.core.peer import EVERYBODY, Peer
 
 
@@ -44,11 +45,13 @@ class Requested(Event, frozen=True):
     client: int
     request: Any  # protocol.Request; dispatched by its type
     peer: Peer = EVERYBODY
+    host: Host = NOTHING
 
 
 class RunSpawned(Event, frozen=True):
     """
-    The runner started an attempt, or told after a reconnection that it runs.
+    An attempt runs: told some time after its start, and again after a reconnection. One that ends
+    soon is heard of by RunExited alone.
     """
 
     number: int
@@ -89,11 +92,13 @@ class RunnerReady(Event, frozen=True):
     """
     The runner told all it knows: which attempts run or ended unacknowledged.
 
-    Every attempt started since `ledger_epoch` is among them; 0: it can promise nothing.
+    Every attempt started since `ledger_epoch` is among them; 0: it can promise nothing. `unsent`
+    are the attempts whose start never left this daemon, so that no runner can know them.
     """
 
     known: frozenset[tuple[int, int]]
     ledger_epoch: int
+    unsent: frozenset[tuple[int, int]] = frozenset()
 
 
 class RunnerGone(Event, frozen=True):

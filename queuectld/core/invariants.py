@@ -1,11 +1,14 @@
 """
 What holds between jobs and indices whatever happened.
 
-- every job is counted once under its state, over all and in its queue;
-- every pending job has a live entry in its queue's line; every scheduled or failed job has a live
-  timer, and so has a processing one with a deadline until SIGKILL was sent;
+- every job is counted once under its state, over all, in its queue and for its account;
+- every pending job has a live entry in the line of its account and queue, which counts it; no line
+  is without jobs, and the accounts that wait are those with lines;
+- every scheduled or failed job has a live timer, and so has a processing one with a deadline until
+  SIGKILL was sent;
 - a processing job has exactly one unended run, its last, and holds the slot that the run names;
-- every environment is referred to by as many jobs as its count says.
+- every environment is referred to by as many jobs as its count says;
+- an account's bytes are those of its jobs and environments.
 """
 
 from queuectl.views import JOB_STATES, JobState
@@ -43,8 +46,37 @@ def validate(state: State) -> None:
     assert list(state.order) == sorted(set(state.order))
     for each, members in state.members.items():
         assert len(members) == counts[each], each
+    _validate_shares(state)
     _validate_heaps(state)
     _validate_slots(state)
+
+
+def _validate_shares(state: State) -> None:
+    counts: dict[tuple[int | None, JobState], int] = {}
+    places: dict[tuple[int | None, str], set[tuple[int, int]]] = {}
+    sizes: dict[int | None, int] = {}
+    for environment in state.environments.values():
+        sizes[environment.owner] = sizes.get(environment.owner, 0) + len(environment.packed)
+    for job in state.jobs.values():
+        sizes[job.owner] = sizes.get(job.owner, 0) + len(job.spec)
+        counts[job.owner, job.state] = counts.get((job.owner, job.state), 0) + 1
+        if job.state == "pending":
+            place = places.setdefault((job.owner, job.queue.name), set())
+            place.add((job.priority, job.number))
+    for owner, share in state.shares.by_owner.items():
+        assert owner == share.owner
+        assert share.size_bytes == sizes.pop(owner, 0), owner
+        for each in JOB_STATES:
+            assert share.counts[each] == counts.pop((owner, each), 0), (owner, each)
+        for name, line in share.lines.items():
+            assert line.queue is state.queues[name], name
+            assert line.count == len(places[owner, name]), (owner, name)
+            assert places.pop((owner, name)) <= set(line.ready.entries()), (owner, name)
+        assert (state.shares.waiting.get(owner) is share) == bool(share.lines), owner
+    assert not counts, counts
+    assert not sizes, sizes
+    assert not places, places
+    assert state.shares.waiting.keys() <= state.shares.by_owner.keys()
 
 
 def _validate_job(state: State, job: Job) -> None:
@@ -65,12 +97,9 @@ def _validate_job(state: State, job: Job) -> None:
 def _validate_heaps(state: State) -> None:
     timers = set(state.timers.entries())
     finished = set(state.finished.entries())
-    ready = {name: set(queue.ready.entries()) for name, queue in state.queues.items()}
     for job in state.jobs.values():
         number = job.number
-        if job.state == "pending":
-            assert (job.priority, number) in ready[job.queue.name], number
-        elif job.state in ("scheduled", "failed"):
+        if job.state in ("scheduled", "failed"):
             assert job.due_at, number
             assert (job.due_at, number) in timers, number
         elif job.state == "processing" and job.due_at and job.stop is None:

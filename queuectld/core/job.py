@@ -19,7 +19,6 @@ does, so that a job which kills its host ends in the dead letter queue.
 from msgspec import Struct
 
 from queuectl.views import JobState, RunEnd
-from queuectld.core.ready import Ready
 
 #: From each state, the states that a job may move to. Moving to the same state changes a due time.
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
@@ -36,10 +35,10 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 
 class NamedQueue:
     """
-    A named queue of the user: a line of pending jobs with its own limit on running ones.
+    A named queue: jobs with a limit of their own on running ones.
     """
 
-    __slots__ = ("concurrency", "counts", "listed", "name", "paused", "ready")
+    __slots__ = ("concurrency", "counts", "listed", "name", "paused")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -49,8 +48,6 @@ class NamedQueue:
         self.listed = False
         #: How many of its jobs are in each state; states without jobs may be missing.
         self.counts: dict[JobState, int] = {}
-        #: Every pending job of the queue, and stale entries.
-        self.ready = Ready()
 
     @property
     def running(self) -> int:

@@ -19,7 +19,7 @@ from queuectl.protocol import (
 )
 from queuectl.views import FINISHED_STATES
 from queuectld.core import views
-from queuectld.core.admission import check_name, shorten
+from queuectld.core.admission import check_name, excerpt, shorten
 from queuectld.core.effects import Reply
 from queuectld.core.job import NamedQueue
 from queuectld.core.records import QueuesChanged
@@ -121,8 +121,8 @@ def delete(queue: "Queue", client: int, request: DeleteQueue, now: int) -> None:
     if unfinished:
         raise Refusal(
             "conflict",
-            f"queue {known.name} has {unfinished} unfinished jobs; cancel them first: "
-            f"queuectl cancel --all --queue {known.name}",
+            f"the queue has {unfinished} unfinished jobs; cancel them first: "
+            f"queuectl cancel --all --queue {excerpt(known.name)}",
         )
     table = _table(queue)
     del table[request.name]

@@ -37,6 +37,22 @@ class Peer(Struct, frozen=True):
 EVERYBODY = Peer(None, admin=True)
 
 
+class Owner(Struct, frozen=True):
+    """
+    Whose a new job is. `home` is the account's directory if that is not the submitter's own.
+    """
+
+    peer: Peer
+    home: str | None = None
+
+    @property
+    def is_other(self) -> bool:
+        """
+        Whether it is not the submitter's own.
+        """
+        return self.home is not None
+
+
 def name_key(owner: int | None, name: str) -> str:
     """
     Return the key of a name that is unique to each account: a name never holds a slash.

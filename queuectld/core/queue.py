@@ -8,7 +8,7 @@ Rules
 
 Theory of operation. Whatever happens (a request, an exit, a deadline) first changes the state of
 the jobs it concerns and then fills the slots: while a slot is idle and the runner is there, the
-best pending job of all queues that may start one is recorded as started and handed out as StartRun.
+pending job whose turn it is (shares.py) is recorded as started and handed out as StartRun.
 A run ends by RunExited or StartRefused, or is found to be lost when the runner, after a new
 connection, does not know it. Timeouts and cancellations are a StopRequested with a deadline; the
 end of the run then says what it was.
@@ -36,6 +36,7 @@ from queuectld.core.events import (
     StorageChanged,
     TimerFired,
 )
+from queuectld.core.host import NOTHING
 from queuectld.core.invariants import validate
 from queuectld.core.job import TRANSITIONS, Job
 from queuectld.core.peer import EVERYBODY
@@ -65,7 +66,7 @@ FOLLOW_JOBS_MAX = 10_000
 # The wait after the runner could not start anything for want of memory, processes or disk.
 START_AGAIN_MS = 5_000
 # Records that move a job which was there before.
-_MOVES = (JobMoved, RunStarted, RunEnded)
+_MOVES = frozenset({JobMoved, RunStarted, RunEnded})
 
 
 class Queue:
@@ -87,6 +88,8 @@ class Queue:
         self._to_follow: list[int] = []
         #: Who sent the request that is being answered.
         self.peer = EVERYBODY
+        #: What was looked up for it.
+        self.host = NOTHING
         self._random = random
         self._records: list[Record] = []
         self._effects: list[Effect] = []
@@ -148,12 +151,15 @@ class Queue:
         """
         Remember a fact. A move that the table of moves does not have is a bug.
         """
-        if isinstance(record, _MOVES):
-            job = self.state.jobs[record.number]
-            target = "processing" if isinstance(record, RunStarted) else record.state
-            assert target in TRANSITIONS[job.state], (job.number, job.state, target, job.runs)
+        if type(record) in _MOVES:
+            self._check_move(record)
         self.state.apply(record)
         self._records.append(record)
+
+    def _check_move(self, record: Any) -> None:
+        job = self.state.jobs[record.number]
+        target = "processing" if isinstance(record, RunStarted) else record.state
+        assert target in TRANSITIONS[job.state], (job.number, job.state, target, job.runs)
 
     def do(self, effect: Effect) -> None:
         """
@@ -244,7 +250,7 @@ class Queue:
         if not self.runner_ready or self.storage_full:
             return
         while (slot := self.state.slots.first_idle()) is not None:
-            job = self.state.best_pending()
+            job = self.state.take_pending()
             if job is None:
                 return
             self._start(job, slot, now)
@@ -391,12 +397,13 @@ class Queue:
             job = self.state.jobs[number]
             assert job.runs
             run = job.runs[-1]
-            if (number, run.attempt) in event.known:
+            key = (number, run.attempt)
+            if key in event.known:
                 if job.stop is not None:
                     late = now >= job.stop.kill_at
                     again = signal.SIGKILL if late else signal.SIGTERM
                     self.do(SignalRun(number, run.attempt, again))
-            elif not 0 < event.ledger_epoch <= run.epoch:
+            elif key not in event.unsent and not 0 < event.ledger_epoch <= run.epoch:
                 unseen = RunExited(number, run.attempt)
                 self._end_run(job, end_of(job.stop, unseen), now, unseen)
             elif job.stop is not None:
@@ -483,10 +490,10 @@ class Queue:
     # --- requests ---------------------------------------------------------------------------
 
     def _requested(self, event: Requested, now: int) -> None:
-        self.peer = event.peer
+        self.peer, self.host = event.peer, event.host
         try:
             requests.answer(self, event.client, event.request, now)
         except Refusal as refusal:
             self.do(Reply(event.client, requests.refused(event.request.call, refusal)))
         finally:
-            self.peer = EVERYBODY
+            self.peer, self.host = EVERYBODY, NOTHING

@@ -1,5 +1,5 @@
 """
-The line of pending jobs: a heap, larger priority first, first in first out within a priority.
+A line of pending jobs: a heap, larger priority first, first in first out within a priority.
 
 An entry packs (priority, number) into one integer, half the memory and time of a tuple. Entries of
 jobs that left the line stay until they surface; the caller says which are stale.

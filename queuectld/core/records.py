@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
-from queuectl.views import JobState, OnLost, RunEnd, SettingValue
+from queuectl.views import JobState, OnLost, OutputTo, RunEnd, SettingValue
 
 FORGET = 2  # flag: this key and all its parts are gone
 NUMBER_MAX = 1 << 48  # job numbers are below; leaves room for a priority in a packed heap entry
@@ -66,6 +66,9 @@ class JobEnqueued(Record, array_like=True, frozen=True, gc=False):
     request_index: int = 0
     uid: int | None = None  # the account it belongs to and runs as; None in user mode
     user: str | None = None  # that account's name when it was enqueued
+    by_uid: int | None = None  # the admin who enqueued it for that account; None: itself
+    by_user: str | None = None
+    output: OutputTo | None = None  # None: its file alone
 
     @property
     def id(self) -> str:
@@ -151,6 +154,7 @@ class EnvironmentStored(Record, array_like=True, frozen=True, gc=False):
 
     env_id: int
     env: dict[str, str]
+    uid: int | None = None  # the account whose jobs share them; None in user mode
 
 
 class EnvironmentForgotten(Record, array_like=True, frozen=True, gc=False):
@@ -223,9 +227,11 @@ KINDS: dict[int, type[Record]] = {
     13: NumbersUsed,
 }
 _KIND_OF = {record: kind for kind, record in KINDS.items()}
-_PARTS: dict[type[Record], int] = {JobMoved: 1, StopRequested: 2}
+_PARTS: dict[type[Record], int] = {JobEnqueued: 0, JobMoved: 1, StopRequested: 2, JobForgotten: 0}
 _DECODERS: dict[int, Decoder[Any]] = {kind: Decoder(record) for kind, record in KINDS.items()}
 _encode = Encoder().encode
+# Stored(...) itself takes longer than to encode most records.
+_make = tuple.__new__
 
 
 class Stored(NamedTuple):
@@ -254,11 +260,12 @@ def store(record: Any) -> Stored:
     cls: type[Record] = type(record)
     kind = _KIND_OF[cls]
     body = _encode(record)
-    if cls is RunStarted or cls is RunEnded:
-        return Stored(kind, 0, ATTEMPT_PART + record.attempt, record.number, body)
-    if cls in (JobEnqueued, JobMoved, StopRequested, JobForgotten):
+    part = _PARTS.get(cls)
+    if part is not None:
         flags = FORGET if cls is JobForgotten else 0
-        return Stored(kind, flags, _PARTS.get(cls, 0), record.number, body)
+        return _make(Stored, (kind, flags, part, record.number, body))
+    if cls is RunStarted or cls is RunEnded:
+        return _make(Stored, (kind, 0, ATTEMPT_PART + record.attempt, record.number, body))
     if cls in (EnvironmentStored, EnvironmentForgotten):
         flags = FORGET if cls is EnvironmentForgotten else 0
         return Stored(kind, flags, 0, _ENVIRONMENT_KEY | record.env_id, body)

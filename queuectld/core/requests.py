@@ -19,6 +19,7 @@ from queuectl.protocol import (
     Enqueued,
     GetConfig,
     Jobs,
+    JobSpec,
     List,
     ListQueues,
     ListWorkers,
@@ -39,13 +40,20 @@ from queuectl.settings import canonical, check
 from queuectl.views import FINISHED_STATES, JobError
 from queuectld.core import named_queues, selection, views
 from queuectld.core.actions import act
-from queuectld.core.admission import admit, check_batch, check_env, check_records, shorten
-from queuectld.core.effects import AwaitJobs, Reply, StopDaemon, StreamLogs
-from queuectld.core.records import (
-    EnvironmentStored,
-    JobEnqueued,
-    SettingsChanged,
+from queuectld.core.admission import (
+    admit,
+    check_batch,
+    check_bytes,
+    check_queued,
+    check_records,
+    env_bytes,
+    excerpt,
+    shorten,
 )
+from queuectld.core.effects import AwaitJobs, Reply, StopDaemon, StreamLogs
+from queuectld.core.owners import Environments, owner_of
+from queuectld.core.peer import Owner
+from queuectld.core.records import JobEnqueued, SettingsChanged
 from queuectld.core.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -56,7 +64,7 @@ def answer(queue: "Queue", client: int, request: Any, now: int) -> None:
     """
     Do what a request asks for. Raises Refusal, having changed nothing.
     """
-    if isinstance(request, ADMINS_ONLY) and not queue.peer.admin:
+    if type(request) in ADMINS_ONLY and not queue.peer.admin:
         raise Refusal("denied", "this is for root and members of the group queuectl-admin")
     HANDLERS[type(request)](queue, client, request, now)
 
@@ -86,58 +94,67 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     if queue.storage_full:
         raise Refusal("try_later", "the disk of the journal is full; make room, then try again")
     check_batch(state, request)
-    known_env_id = state.env_id(request.env)
-    if known_env_id is None:
-        check_env(request.env)
-    env_id = state.next_env_id if known_env_id is None else known_env_id
-    records, errors = _admit_all(queue, request, env_id, now)
+    check_queued(state, queue.peer, len(request.jobs))
+    check_bytes(state, queue.peer)
+    environments = Environments(state, queue.peer, request.env)
+    new_queues: set[str] = set()
+    records, errors = _admit_all(queue, request, environments, new_queues, now)
     check_records(records)
-    if records and known_env_id is None:
-        queue.record(EnvironmentStored(env_id, request.env))
-    named_queues.make(queue, {record.queue for record in records})
+    for environment in environments.new:
+        if any(record.env_id == environment.env_id for record in records):
+            queue.record(environment)
+    if new_queues:
+        named_queues.make(queue, new_queues)
     ids: list[str | None] = [None] * len(request.jobs)
     for record in records:
         queue.record(record)
-        ids[record.request_index] = record.id
-    jobs = [state.jobs[record.number] for record in records] if request.want_jobs else []
-    response = Enqueued(
-        call=request.call,
-        ids=ids,
-        errors=errors,
-        jobs=[views.job_view(queue, job, queue.peer) for job in jobs],
-        durable=queue.durable,
-    )
+        ids[record.request_index] = _id_told(queue, record.uid, record.name, record.number)
+    jobs = []
+    if request.want_jobs:
+        made_jobs = [state.jobs[record.number] for record in records]
+        jobs = [views.job_view(queue, job, queue.peer) for job in made_jobs]
+    response = Enqueued(call=request.call, ids=ids, errors=errors, jobs=jobs, durable=queue.durable)
     queue.do(Reply(client, response))
 
 
 def _admit_all(
-    queue: "Queue", request: Enqueue, env_id: int, now: int
+    queue: "Queue",
+    request: Enqueue,
+    environments: Environments,
+    new_queues: set[str],
+    now: int,
 ) -> tuple[list[JobEnqueued], list[JobError]]:
     """
     Return the records of the jobs that may be made and, for a partial batch, why the others not.
+    Adds to *new_queues* the queues that are to be made for them.
 
     Each job is checked against the state and against the jobs of the batch before it.
     """
     records: list[JobEnqueued] = []
     errors: list[JobError] = []
     batch_names = {spec.id for spec in request.jobs if spec.id is not None}
-    names: set[str] = set()
-    new_queues: set[str] = set()
-    number = queue.state.next_number
+    names: set[tuple[int | None, str]] = set()
+    state = queue.state
+    number = state.next_number
+    own = Owner(queue.peer)
+    has_own = any(spec.env for spec in request.jobs)
+    shared_env_bytes = env_bytes(request.env) if has_own else 0
     for index, spec in enumerate(request.jobs):
-        if spec.id is None:
-            while queue.state.is_named(queue.peer.uid, number) or str(number) in batch_names:
-                number += 1
         try:
-            if spec.id in names:
-                raise Refusal("conflict", f"id {shorten(spec.id or '')} is twice here", "id")
+            owner = own if spec.user is None else owner_of(queue.peer, queue.host, spec.user)
+            number = _free_number(queue, owner, spec, number, batch_names)
+            if spec.id is not None and (owner.peer.uid, spec.id) in names:
+                raise Refusal("conflict", f"id {shorten(spec.id)} is twice here", "id")
             record = admit(
-                queue.state,
+                state,
                 queue.peer,
+                owner,
                 request,
                 index,
                 number=number,
-                env_id=env_id,
+                env_id=environments.id_for(owner),
+                shared_env_bytes=shared_env_bytes,
+                has_journal=queue.host.has_journal,
                 now=now,
                 wall_offset_ms=queue.wall_offset_ms,
             )
@@ -149,15 +166,45 @@ def _admit_all(
             errors.append(_job_error(refusal, spec.id, index))
             continue
         if spec.id is not None:
-            names.add(spec.id)
+            names.add((owner.peer.uid, spec.id))
         records.append(record)
         number += 1
     return records, errors
 
 
+def _free_number(
+    queue: "Queue", owner: Owner, spec: JobSpec, number: int, batch_names: set[str]
+) -> int:
+    """
+    Return the first number from *number* on that, as an id, means no other job to those who are
+    told it.
+    """
+    if spec.id is not None and not owner.is_other:
+        return number  # It is known by its id.
+    is_named = queue.state.is_named
+    while (
+        (batch_names and str(number) in batch_names)
+        or is_named(owner.peer.uid, number)
+        or (owner.is_other and is_named(queue.peer.uid, number))
+    ):
+        number += 1
+    return number
+
+
+def _id_told(queue: "Queue", uid: int | None, name: str | None, number: int) -> str:
+    """
+    Return what the submitter is to call a job by: names are each account's own.
+    """
+    return name if name is not None and queue.peer.uid == uid else str(number)
+
+
 def _job_error(refusal: Refusal, job_id: str | None, index: int | None = None) -> JobError:
     return JobError(
-        code=refusal.code, message=refusal.message, id=job_id, index=index, field=refusal.field
+        code=refusal.code,
+        message=refusal.message,
+        id=None if job_id is None else excerpt(job_id),
+        index=index,
+        field=refusal.field,
     )
 
 
@@ -171,14 +218,15 @@ def _enqueued_before(queue: "Queue", request: Enqueue, made: list[tuple[int, int
     for index, number in made:
         job = state.jobs.get(number)
         if index < len(ids):
-            ids[index] = request.jobs[index].id or str(number)
+            uid = job.owner if job is not None else queue.peer.uid
+            ids[index] = _id_told(queue, uid, request.jobs[index].id, number)
         if job is not None and request.want_jobs:
             jobs.append(views.job_view(queue, job, queue.peer))
     errors = [
         JobError(
             code="conflict",
             message="not made when this request was sent before, or forgotten since",
-            id=request.jobs[index].id,
+            id=None if (given := request.jobs[index].id) is None else excerpt(given),
             index=index,
         )
         for index, job_id in enumerate(ids)
@@ -237,7 +285,7 @@ def _logs(queue: "Queue", client: int, request: Logs, now: int) -> None:
         if not known and not (request.follow and next_one):
             raise Refusal(
                 "not_found",
-                f"job {queue.state.spec(job).id} has no attempt {request.attempt}; "
+                f"job {excerpt(queue.state.spec(job).id)} has no attempt {request.attempt}; "
                 f"it has made {job.attempt}",
                 "attempt",
             )
@@ -335,7 +383,7 @@ def _shutdown(queue: "Queue", client: int, request: Shutdown, now: int) -> None:
 
 
 #: What changes the queue for everybody.
-ADMINS_ONLY = (StartWorkers, StopWorkers, SetConfig, SetQueue, DeleteQueue, Shutdown)
+ADMINS_ONLY = frozenset({StartWorkers, StopWorkers, SetConfig, SetQueue, DeleteQueue, Shutdown})
 
 HANDLERS: dict[type, Callable[["Queue", int, Any, int], None]] = {
     Enqueue: _enqueue,

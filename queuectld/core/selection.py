@@ -4,7 +4,7 @@ Which jobs a request is about.
 
 from queuectl.protocol import SELECT_JOBS_MAX, Selection
 from queuectl.views import JobError, JobState
-from queuectld.core.admission import shorten
+from queuectld.core.admission import excerpt, shorten
 from queuectld.core.job import Job
 from queuectld.core.peer import Peer
 from queuectld.core.refusal import Refusal
@@ -37,7 +37,8 @@ def pick(state: State, peer: Peer, ids: list[str]) -> tuple[list[Job], list[JobE
             # Repeats count too: it is the looking that must stay within bounds.
             raise Refusal("usage", f"ids must name at most {SELECT_JOBS_MAX} jobs; split", "ids")
         if not found:
-            errors.append(JobError(code="not_found", message=f"no job {shorten(text)}", id=text))
+            message = f"no job {shorten(text)}"
+            errors.append(JobError(code="not_found", message=message, id=excerpt(text)))
     return list(jobs.values()), errors
 
 

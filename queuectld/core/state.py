@@ -1,8 +1,9 @@
 """
 All that the queue knows, and the only way to change it: apply(record).
 
-Live operation and replay run the same lines, so recovered state equals lived state. What the
-runner can tell again after a restart (process ids) is not recorded; it is in `pids`.
+Live operation and replay run the same lines, so recovered state equals lived state. Two things are
+not recorded: what the runner can tell again after a restart (process ids, in `pids`), and whose
+turn it is among the accounts, which begins anew (shares.py).
 
 The invariants between jobs and indices are in invariants.py.
 """
@@ -16,12 +17,11 @@ from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
 from queuectl.protocol import DEFAULT_QUEUE
-from queuectl.settings import SETTINGS
+from queuectl.settings import SETTINGS, check
 from queuectl.views import FINISHED_STATES, JOB_STATES, JobState, SettingValue
 from queuectld.core.job import Job, Made, NamedQueue, Run, Stop
 from queuectld.core.limits import Slots
 from queuectld.core.peer import name_key
-from queuectld.core.ready import unpack
 from queuectld.core.records import (
     DaemonStarted,
     EnvironmentForgotten,
@@ -39,6 +39,7 @@ from queuectld.core.records import (
     StopRequested,
     body_of,
 )
+from queuectld.core.shares import Shares
 from queuectld.core.timers import Timers
 
 # Request ids remembered for repeated enqueues: at least this many, at most twice as many.
@@ -56,10 +57,11 @@ _encode_env = Encoder(order="sorted").encode
 
 class Environment(Struct):
     """
-    Variables that `jobs` jobs share.
+    Variables that `jobs` jobs of one account share.
     """
 
     packed: bytes
+    owner: int | None
     jobs: int = 0
 
 
@@ -75,8 +77,9 @@ class State:
         #: The jobs whose submitter gave an id, by name_key().
         self.by_name: dict[str, int] = {}
         self.queues: dict[str, NamedQueue] = {}
+        self.shares = Shares()
         self.counts: dict[JobState, int] = dict.fromkeys(JOB_STATES, 0)
-        #: For every state but pending (that is the line, see NamedQueue): the jobs in it.
+        #: For every state but pending (those are in the lines, see shares.py): the jobs in it.
         self.members: dict[JobState, dict[int, None]] = {
             state: {} for state in JOB_STATES if state != "pending"
         }
@@ -91,7 +94,7 @@ class State:
         self.configured: dict[str, SettingValue] = {}
         self.configured_by: dict[str, str] = {}
         self.environments: dict[int, Environment] = {}
-        self._env_ids: dict[bytes, int] = {}
+        self._env_ids: dict[tuple[int | None, bytes], int] = {}
         #: Request id -> the jobs it made. Two generations.
         self._requests: dict[str, list[Made]] = {}
         self._requests_before: dict[str, list[Made]] = {}
@@ -147,7 +150,7 @@ class State:
         """
         Whether an account gave this number as an id to a job of its own.
         """
-        return name_key(owner, str(number)) in self.by_name
+        return bool(self.by_name) and name_key(owner, str(number)) in self.by_name
 
     @property
     def expiring_count(self) -> int:
@@ -156,18 +159,12 @@ class State:
         """
         return self.counts["completed"] + self.counts["cancelled"]
 
-    def best_pending(self) -> Job | None:
+    def take_pending(self) -> Job | None:
         """
-        Return the pending job with the highest priority, then the lowest number, of all queues
-        that may start one.
+        Return the pending job that is to start now, and count the turn: see shares.py.
         """
-        best = None
-        for queue in self.queues.values():
-            if len(queue.ready) and queue.may_start:
-                head = queue.ready.head(self.is_ready)
-                if head is not None and (best is None or head < best):
-                    best = head
-        return None if best is None else self.jobs[unpack(best)[1]]
+        number = self.shares.take_turn(self.is_ready, self.setting)
+        return None if number is None else self.jobs[number]
 
     def newest_first(self, before: int | None = None) -> Iterator[Job]:
         """
@@ -188,11 +185,11 @@ class State:
             if job is not None:
                 yield job
 
-    def env_id(self, env: dict[str, str]) -> int | None:
+    def env_id(self, env: dict[str, str], owner: int | None = None) -> int | None:
         """
-        Return the id under which exactly these variables are stored, if they are.
+        Return the id under which exactly these variables of an account are stored, if they are.
         """
-        return self._env_ids.get(_encode_env(env))
+        return self._env_ids.get((owner, _encode_env(env)))
 
     def env(self, env_id: int) -> dict[str, str]:
         """
@@ -253,24 +250,32 @@ class State:
         """
         Put a job into a state, and into the indices that the state asks for.
         """
-        old, queue, number = job.state, job.queue, job.number
-        self.counts[old] -= 1
-        queue.counts[old] -= 1
-        if old != "pending":
-            del self.members[old][number]
+        self._leave(job)
         job.state, job.updated_at, job.due_at = state, at, due_at
         self._enter(job)
         self.latest_at = max(self.latest_at, at)
 
+    def _leave(self, job: Job) -> None:
+        """
+        Take a job out of the indices that its state asked for.
+        """
+        state, queue, share = job.state, job.queue, self.shares.by_owner[job.owner]
+        self.counts[state] -= 1
+        queue.counts[state] -= 1
+        share.counts[state] -= 1
+        if state == "pending":
+            self.shares.leave(share, queue)
+        else:
+            del self.members[state][job.number]
+
     def _enter(self, job: Job) -> None:
         state, queue, number = job.state, job.queue, job.number
+        share = self.shares.by_owner[job.owner]
         self.counts[state] += 1
         queue.counts[state] = queue.counts.get(state, 0) + 1
+        share.counts[state] += 1
         if state == "pending":
-            queue.ready.push(job.priority, number)
-            if len(queue.ready) > 2 * queue.counts["pending"] + 1024:
-                live = (entry for entry in set(queue.ready.entries()) if self.is_ready(*entry))
-                queue.ready.rebuild(live)
+            self.shares.join(share, queue, job.priority, number, self.is_ready)
             return
         self.members[state][number] = None
         if state in FINISHED_STATES:
@@ -304,16 +309,20 @@ class State:
         self.order.append(number)
         if number >= self.next_number:
             self.next_number = number + 1
-        self.latest_at = max(self.latest_at, record.at)
+        if record.at > self.latest_at:
+            self.latest_at = record.at
         if record.name is not None:
             self.by_name[name_key(record.uid, record.name)] = number
         if record.request_id is not None:
-            self._remember_request(
-                name_key(record.uid, record.request_id), record.request_index, number
-            )
+            asker = record.uid if record.by_uid is None else record.by_uid
+            key = name_key(asker, record.request_id)
+            self._remember_request(key, record.request_index, number)
         environment = self.environments.get(record.env_id)
         if environment is not None:
             environment.jobs += 1
+        share = self.shares.of(record.uid)
+        share.user = record.user or ""
+        share.size_bytes += len(job.spec)
         self._enter(job)
 
     def _remember_request(self, request_id: str, index: int, number: int) -> None:
@@ -377,10 +386,8 @@ class State:
         spec = self.spec(job)
         if spec.name is not None:
             del self.by_name[name_key(spec.uid, spec.name)]
-        self.counts[job.state] -= 1
-        job.queue.counts[job.state] -= 1
-        if job.state != "pending":
-            del self.members[job.state][record.number]
+        self._leave(job)
+        self.shares.by_owner[job.owner].size_bytes -= len(job.spec)
         environment = self.environments.get(spec.env_id)
         if environment is not None:
             environment.jobs -= 1
@@ -390,16 +397,23 @@ class State:
 
     def _environment_stored(self, record: EnvironmentStored) -> None:
         packed = _encode_env(record.env)
-        self.environments[record.env_id] = Environment(packed)
-        self._env_ids[packed] = record.env_id
+        self.environments[record.env_id] = Environment(packed, record.uid)
+        self._env_ids[record.uid, packed] = record.env_id
+        self.shares.of(record.uid).size_bytes += len(packed)
         self.next_env_id = max(self.next_env_id, record.env_id + 1)
 
     def _environment_forgotten(self, record: EnvironmentForgotten) -> None:
-        del self._env_ids[self.environments.pop(record.env_id).packed]
+        environment = self.environments.pop(record.env_id)
+        del self._env_ids[environment.owner, environment.packed]
+        self.shares.by_owner[environment.owner].size_bytes -= len(environment.packed)
 
     def _settings_changed(self, record: SettingsChanged) -> None:
-        # A setting that this release does not know belongs to a newer one: kept out of the way.
-        self.settings = {key: value for key, value in record.values.items() if key in SETTINGS}
+        # What this release does not know belongs to a newer one: kept out of the way.
+        self.settings = {
+            key: value
+            for key, value in record.values.items()
+            if key in SETTINGS and check(key, value) is None
+        }
 
     def _queues_changed(self, record: QueuesChanged) -> None:
         for queue in self.queues.values():
@@ -411,7 +425,7 @@ class State:
             self._drop_if_unused(queue)
 
     def _drop_if_unused(self, queue: NamedQueue) -> None:
-        # Choosing a job looks at every queue, so deleted ones must not pile up.
+        # Listing them looks at every queue, so deleted ones must not pile up.
         if not queue.listed and not any(queue.counts.values()):
             del self.queues[queue.name]
 

@@ -67,6 +67,9 @@ def job_view(queue: "Queue", job: Job, peer: Peer) -> JobView:
         kill_after_ms=state.setting("kill_after") if kill_after_ms is None else kill_after_ms,
         on_lost=spec.on_lost or state.setting("on_lost"),
         cwd=spec.cwd if shown else None,
+        user=spec.user,
+        enqueued_by=spec.by_user,
+        output=spec.output or "file",
         stopping=job.stop.why if job.stop else None,
     )
 
@@ -161,9 +164,19 @@ def why_pending(queue: "Queue", job: Job) -> str:
         return f"queue {line.name} is paused"
     if line.concurrency and line.running >= line.concurrency:
         return f"queue {line.name} runs its limit of {line.concurrency} jobs"
+    share = queue.state.shares.by_owner[job.owner]
+    running_max = queue.state.setting("user_running_max")
+    if not share.may_start(running_max):
+        return f"user {share.user} has {share.running} running, of {running_max} (user_running_max)"
     if not slots.numbers():
         return "there are no workers; queuectl worker start adds some"
     busy = len(slots.numbers())
+    others = len(queue.state.shares.waiting) - 1
+    if others:
+        return (
+            f"all {busy} workers are busy, {share.running} with jobs of user {share.user}; "
+            f"jobs of {others} other user{'' if others == 1 else 's'} wait too"
+        )
     return f"all {busy} workers are busy with jobs that came first or have a higher priority"
 
 

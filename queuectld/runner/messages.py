@@ -22,13 +22,15 @@ is not looked at; a message of a wrong length is refused, never guessed at.
     runner to daemon
     16 WELCOME version u32, pid u32, started_at u64,       Answers HELLO. Every START since
                ledger_epoch u64, length u16, version text  ledger_epoch, in this boot, is known.
-    17 RUNNING pid u32, started_at u64                     Answers START; after WELCOME, one for
-                                                           each live run. (For one that has a pid
-                                                           but is not executed yet, a REFUSED or
-                                                           a second RUNNING follows.)
-    18 EXITED  status i32, flags u8, 3 padding,            A run ended; after WELCOME, one for each
-               started_at, ended_at, utime_us, stime_us,   exit without ACK. Flag 1: the status is
-               maxrss_kib u64 each                         known. Flag 2: the usage is known.
+    17 RUNNING pid u32, started_at u64                     A run lives some time after its START;
+                                                           after WELCOME, one for each live run.
+                                                           (For one that has a pid but is not
+                                                           executed yet, a REFUSED follows, an
+                                                           EXITED, or a second RUNNING.)
+    18 EXITED  status i32, flags u8, 3 padding,            A run ended, with or without a RUNNING
+               started_at, ended_at, utime_us, stime_us,   before it; after WELCOME, one for each
+               maxrss_kib u64 each                         exit without ACK. Flag 1: the status is
+                                                           known. Flag 2: the usage is known.
     19 REFUSED errno u32, stage u8, reason u8, 2 padding   A START that did not become a process.
                                                            The reason is 0 but for ACCOUNT and
                                                            POLICY, where errno is.
@@ -59,6 +61,10 @@ BODY_INLINE_BYTES_MAX = 64 * 1024
 BODY_BYTES_MAX = 8 * 1024 * 1024
 MESSAGE_BYTES_MAX = BODY_INLINE_BYTES_MAX + 28
 SIGNAL_MAX = 64
+#: The kernel's largest error number, and more than a process can use of anything: what is beyond
+#: them was not said by a runner, and would not fit where the daemon writes it down.
+ERRNO_MAX = 4095
+USAGE_MAX = 2**53
 
 HELLO, START, SIGNAL, ACK, STOP = range(1, 6)
 WELCOME, RUNNING, EXITED, REFUSED, READY = range(16, 21)
@@ -343,13 +349,15 @@ def unpack_event(data: bytes) -> Event:
     if kind == EXITED and size == _EXITED.size:
         _, attempt, job, status, flags, started_at, ended_at, *usage = _EXITED.unpack(data)
         known, usage_known = bool(flags & _STATUS_KNOWN), bool(flags & _USAGE_KNOWN)
-        return Exited(job, attempt, status, known, started_at, ended_at, usage_known, *usage)
+        if max(usage) <= USAGE_MAX:
+            return Exited(job, attempt, status, known, started_at, ended_at, usage_known, *usage)
     if kind == RUNNING and size == _RUNNING.size:
         _, attempt, job, pid, started_at = _RUNNING.unpack(data)
         return Running(job, attempt, pid, started_at)
     if kind == REFUSED and size == _REFUSED.size:
         _, attempt, job, errno, stage, reason = _REFUSED.unpack(data)
-        if stage in STAGES and reason in _REASONS_OF.get(stage, _NO_REASON):
+        has_reason = stage in STAGES and reason in _REASONS_OF.get(stage, _NO_REASON)
+        if has_reason and errno <= ERRNO_MAX:
             return Refused(job, attempt, errno, stage, reason)
     if kind == READY and size == _HEAD.size:
         return Ready()

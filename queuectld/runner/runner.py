@@ -6,8 +6,8 @@ Invariants
    is refused, so what a replaced daemon still has in its socket never happens.
 2. Nothing waits but epoll: a peer that does not read is cut off, and told everything again when it
    comes back.
-3. What wants another try (an unsettled run, a ledger without room, a connection without a
-   descriptor) is looked at every LOOK_MS, and only while there is such a thing.
+3. What wants another look (a run that is unsettled or untold, a ledger without room, a connection
+   without a descriptor) gets one every LOOK_MS, and only while there is such a thing.
 """
 
 import os
@@ -109,11 +109,8 @@ class Runner:
                 if self._handle(fd, events):
                     break
             self._look(monotonic_ms())
-        if self._daemon is not None:
-            try:
-                self._daemon.flush()
-            except PeerGoneError:
-                pass  # It will hear it from the next runner.
+        # What it sent meanwhile is refused, not left to be taken for lost.
+        self._hear_out()
 
     def _is_finished(self) -> bool:
         if len(self._runs) > 0:
@@ -125,13 +122,13 @@ class Runner:
         return monotonic_ms() >= self._leave_at
 
     def _wants_look(self) -> bool:
-        return self._runs.is_unsettled or self._ledger.is_waiting or not self._is_listening
+        return self._runs.wants_look or self._ledger.is_waiting or not self._is_listening
 
     def _timeout_ms(self) -> int:
         times = [self._kill_at, self._store.next_at(), self._renewal.next_at()]
         if self._wants_look():
             times.append(self._look_at)
-        if not (len(self._runs) > 0 or self._stay or self._daemon is not None):
+        elif not (len(self._runs) > 0 or self._stay or self._daemon is not None):
             times.append(self._leave_at)
         next_at = min((at for at in times if at is not None), default=None)
         return _FOREVER_MS if next_at is None else max(0, next_at - monotonic_ms())
@@ -197,15 +194,14 @@ class Runner:
 
     def _hear_out(self) -> None:
         """
-        Do all that the daemon has sent, and hang up. What it sends from here on it knows not to
-        have been sent.
+        Do all that the daemon has sent, and hang up. It knows what it could not send after that.
         """
         daemon = self._daemon
         if daemon is None:
             return
         daemon.refuse_more()
         while self._daemon is daemon:
-            self._serve(daemon, select.EPOLLIN)
+            self._serve(daemon, select.EPOLLIN | select.EPOLLOUT)
 
     def _become_new(self) -> None:
         inheritance = self._runs.hand_over()
@@ -281,8 +277,6 @@ class Runner:
             del self._strangers[daemon.fd]
             self._daemon = daemon
             self._ledger.greet(hello.epoch)
-        announcements = self._runs.announce()
-        self._outbox_count_max = OUTBOX_COUNT_MAX + len(announcements)
         welcome = messages.Welcome(
             messages.VERSION,
             os.getpid(),
@@ -298,6 +292,8 @@ class Runner:
                 pass
             self._close(daemon, f"speaks version {hello.version}, not {messages.VERSION}")
             return
+        announcements = self._runs.announce()
+        self._outbox_count_max = OUTBOX_COUNT_MAX + len(announcements)
         self._send(messages.pack_welcome(welcome))
         for message in announcements:
             self._send(message)

@@ -16,11 +16,10 @@ import os
 import select
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from msgspec import Struct
-
-from queuectl.protocol import JobDetail, Jobs, List, Refused, Show, Status, StatusReport
+from queuectl.protocol import List, Refused, Show, Status
 from queuectld.core.effects import (
     AckExit,
     AwaitJobs,
@@ -40,14 +39,16 @@ from queuectld.core.events import (
     TimerFired,
 )
 from queuectld.core.queue import Queue
-from queuectld.core.records import JobEnqueued, Record, RunEnded, store
+from queuectld.core.records import JobEnqueued, store
 from queuectld.journal.errors import JournalFailed, JournalFull
 from queuectld.journal.frames import BATCH_BYTES_MAX, pack_record
 from queuectld.journal.journal import Journal
 from queuectld.runtime.clock import Clock
 from queuectld.runtime.committer import Committer
+from queuectld.runtime.gathering import Gathering, is_look
 from queuectld.runtime.housekeeping import Housekeeping
 from queuectld.runtime.job_log import JobLog
+from queuectld.runtime.lookups import look_up
 from queuectld.runtime.output import OutputStore
 from queuectld.runtime.runner_link import RunnerLink
 from queuectld.runtime.server import Server
@@ -67,21 +68,8 @@ GATHER_BYTES_MAX = BATCH_BYTES_MAX // 2
 COMMIT_S_MAX = 30.0
 # Time given to the jobs of a throw-away daemon between SIGTERM and SIGKILL.
 THROW_AWAY_GRACE_MS = 2_000
-# Answers that confirm nothing: they are given while a full disk holds everything else back.
-LOOKING = (Refused, StatusReport, Jobs, JobDetail)
-# The requests for them, which are all that is taken when too much waits for room.
+# The requests that only look, which are all that is taken when too much waits for room.
 LOOKS = (Status, List, Show)
-
-
-class Gathering(Struct):
-    """
-    What was decided and is not on disk: records, packed and as they are, and effects.
-    """
-
-    packed: list[bytes] = []
-    packed_bytes: int = 0
-    records: list[Record] = []
-    effects: list[Effect] = []
 
 
 class Daemon:
@@ -133,8 +121,6 @@ class Daemon:
         self._committing = False
         self._storage_full = False
         self._poll_at: int | None = None
-        #: The queue's next deadline, as of the last sleep.
-        self._due_at: int | None = None
         self._tell_ready: Callable[[], None] | None = None
 
     # --- wiring, used by main.py ------------------------------------------------------------
@@ -157,9 +143,12 @@ class Daemon:
         """
         Serve clients from now on.
         """
-        server.handle = lambda client, request: self.event(
-            Requested(client, request, server.peer_of(client))
-        )
+
+        def handle(client: int, request: Any) -> None:
+            peer = server.peer_of(client)
+            self.event(Requested(client, request, peer, look_up(request, peer)))
+
+        server.handle = handle
         server.gone = self.streams.client_gone
         self.server = server
 
@@ -197,8 +186,7 @@ class Daemon:
         """
         try:
             while not self._stopping:
-                ready = self.epoll.poll(self._sleep_s())
-                for fd, events in ready:
+                for fd, events in self.epoll.poll(self._sleep_s()):
                     handler = self.handlers.get(fd)
                     if handler is not None:
                         handler(events)
@@ -215,7 +203,6 @@ class Daemon:
         Decide everything that happened, and hand it to the disk.
         """
         now = self.clock.now()
-        self._look_at_clocks(now)
         while self._events:
             events, self._events = self._events, []
             for event in events:
@@ -229,7 +216,7 @@ class Daemon:
             self._poll_at = None
             self.streams.poll()
         if self.server is not None:
-            self.server.flush()
+            self.server.flush(now)
 
     def _look_whether_ready(self, now: int, tell: Callable[[], None]) -> None:
         connected = self.runner is not None and self.runner.ready
@@ -238,17 +225,23 @@ class Daemon:
             tell()
 
     def _sleep_s(self) -> float:
-        if self._events:
-            return 0  # Requests that waited in a buffer for their turn.
+        """
+        Do what is due, and return how long the loop may sleep after that.
+
+        Between the turns, so that what a turn is about does not wait for it.
+        """
         now = self.clock.now()
+        due_at = None if self._crowded else self.queue.next_deadline()
+        self._look_at_clocks(now, due_at)
+        if self._events:
+            return 0
         waiting = bool(self.queue.state.members["scheduled"])
         sleep_ms = SLEEP_SCHEDULED_MS_MAX if waiting else SLEEP_MS_MAX
         if self._poll_at is None:
             self._poll_at = self.streams.next_deadline(now)
-        self._due_at = None if self._crowded else self.queue.next_deadline()
         for deadline in (
             None if self._tell_ready is None else self.started_at + READY_MS_MAX,
-            self._due_at,
+            due_at,
             self._poll_at,
             self.runner.next_deadline() if self.runner is not None else None,
             self.server.next_deadline() if self.server is not None else None,
@@ -256,11 +249,11 @@ class Daemon:
             self.job_log.next_deadline(),
             self.manager.next_deadline(),
         ):
-            if deadline is not None:
-                sleep_ms = min(sleep_ms, deadline - now)
+            if deadline is not None and deadline - now < sleep_ms:
+                sleep_ms = deadline - now
         return max(sleep_ms, 0) / 1000
 
-    def _look_at_clocks(self, now: int) -> None:
+    def _look_at_clocks(self, now: int, due_at: int | None) -> None:
         offset_ms = self.clock.stepped()
         if offset_ms is not None:
             self.log.warning("clock_stepped", offset_ms=offset_ms)
@@ -272,7 +265,7 @@ class Daemon:
         self.housekeeping.attend(now)
         self.job_log.attend(now)
         self.manager.attend(now, healthy=self._healthy(), status=lambda: status_line(self))
-        if self._due_at is not None and self._due_at <= now:
+        if due_at is not None and due_at <= now:
             self.event(TimerFired())
 
     def _healthy(self) -> bool:
@@ -283,13 +276,7 @@ class Daemon:
         return not committer.busy or time.monotonic() - committer.busy_since_s < COMMIT_S_MAX
 
     def _decide(self, event: Event, now: int) -> None:
-        if isinstance(event, Requested) and isinstance(event.request, Status):
-            self.reply(event.client, status_report(self, event.request.call, now, event.peer))
-            return
-        if self._crowded and isinstance(event, Requested) and not isinstance(event.request, LOOKS):
-            message = "the disk of the journal is full; make room, then try again"
-            refused = Refused(call=event.request.call, code="try_later", message=message)
-            self.reply(event.client, refused)
+        if isinstance(event, Requested) and not self._for_the_queue(event, now):
             return
         records, effects = self.queue.handle(event, now)
         gathering = self._gathering
@@ -299,11 +286,23 @@ class Daemon:
             if gathering.packed_bytes + size > BATCH_BYTES_MAX:
                 self._commit_and_wait()
                 gathering = self._gathering
-            gathering.records += records
-            gathering.packed += packed
-            gathering.packed_bytes += size
+            gathering.add(records, packed, size)
         for effect in effects:
             self._later(effect)
+
+    def _for_the_queue(self, event: Requested, now: int) -> bool:
+        """
+        Answer what the queue cannot, or must not now. Returns whether it is the queue's.
+        """
+        request = event.request
+        if type(request) is Status:
+            self.reply(event.client, status_report(self, request.call, now, event.peer))
+            return False
+        if self._crowded and not isinstance(request, LOOKS):
+            message = "the disk of the journal is full; make room, then try again"
+            self.reply(event.client, Refused(call=request.call, code="try_later", message=message))
+            return False
+        return True
 
     @property
     def _crowded(self) -> bool:
@@ -321,7 +320,7 @@ class Daemon:
         self._later(Reply(client, response))
 
     def _later(self, effect: Effect) -> None:
-        if self.housekeeping.waits_for_room and _looks(effect):
+        if self.housekeeping.waits_for_room and is_look(effect):
             self.perform(effect)
         elif self._gathering.records:
             self._gathering.effects.append(effect)
@@ -344,7 +343,15 @@ class Daemon:
         assert self._in_flight is not None
         packed = self._in_flight.packed
         self._committing = True
-        self.committer.submit(lambda: self.journal.commit(packed))
+        task = partial(self.journal.commit, packed)
+        if self.committer.is_quick and not self._has_more_to_do:
+            self._settle(*self.committer.run(task))
+        else:
+            self.committer.submit(task)
+
+    @property
+    def _has_more_to_do(self) -> bool:
+        return bool(self._events) or (self.server is not None and self.server.is_backlogged)
 
     def _committed(self, _events: int) -> None:
         outcome = self.committer.collect()
@@ -373,18 +380,22 @@ class Daemon:
             raise error
         else:
             self.housekeeping.committed()
+            # Starts first: a slot idles until then.
             for effect in batch.effects:
-                self.perform(effect)
+                if isinstance(effect, StartRun):
+                    self.perform(effect)
+            for effect in batch.effects:
+                if not isinstance(effect, StartRun):
+                    self.perform(effect)
             now = self.clock.now()
             for record in batch.records:
-                if isinstance(record, JobEnqueued):
+                if isinstance(record, JobEnqueued) and record.by_uid is None:
                     continue  # Most of them, and nobody can wait for a job that was not there.
-                self.job_log.tell(record, self.queue.state, now)
                 number = getattr(record, "number", None)
                 if number is not None:
                     self.streams.changed(number)
-                if isinstance(record, RunEnded):
-                    self.housekeeping.check_output(record.number, record.attempt)
+                self.housekeeping.told(record)  # The last output, then the end, in the journal.
+                self.job_log.tell(record, self.queue.state, now)
         self._note_storage()
         self._submit()
 
@@ -393,11 +404,8 @@ class Daemon:
         Answer who only looks and was to wait for a batch that now waits for room, perhaps for long.
         """
         for gathering in (self._in_flight, self._gathering):
-            if gathering is not None:
-                looks = [effect for effect in gathering.effects if _looks(effect)]
-                gathering.effects = [each for each in gathering.effects if not _looks(each)]
-                for effect in looks:
-                    self.perform(effect)
+            for effect in gathering.take_looks() if gathering is not None else ():
+                self.perform(effect)
 
     def _note_storage(self) -> None:
         full = self.journal.full or self.housekeeping.waits_for_room
@@ -489,7 +497,3 @@ class Daemon:
         self.committer.close()
         self.journal.close()
         self.log.info("daemon_stopped", pid=os.getpid())
-
-
-def _looks(effect: Effect) -> bool:
-    return isinstance(effect, Reply) and isinstance(effect.response, LOOKING)

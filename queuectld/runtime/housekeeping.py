@@ -4,18 +4,20 @@ What the daemon does beside its work: all of it rare, none of it in a client's w
 - A sealing frame one second after the last batch, and the timed sync of durability "interval".
 - Snapshots: rotate, have a separate process merge the sealed segments, take the result into use.
 - A full disk: try every second to grow the journal again, and the batch that found no room.
-- Output: the size of running attempts' files against the limit, every second and at their end; and
-  once after the start, one folder a second, files that belong to no job (their deletion was cut off
-  by a crash).
+- Output: the size of running attempts' files against the limit, every second and at their end;
+  what goes to the system's journal too (forwarding.py); and once after the start, one folder a
+  second, files that belong to no job (their deletion was cut off by a crash).
 """
 
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from queuectld.core.records import Record, RunEnded, RunStarted
 from queuectld.journal.errors import JournalCorrupt, JournalFull
 from queuectld.runtime.clock import wall_ms
-from queuectld.runtime.job_log import job_id
+from queuectld.runtime.forwarding import Forwarding
+from queuectld.runtime.job_log import job_fields
 
 if TYPE_CHECKING:
     from queuectld.runtime.daemon import Daemon
@@ -50,14 +52,15 @@ class Housekeeping:
         self._then: Callable[[Any, BaseException | None], None] | None = None
         self._unswept = daemon.output.buckets()
         self._unpunchable = False
+        self._forwarding = Forwarding(daemon.queue.state, daemon.output, daemon.log)
 
     def next_deadline(self) -> int | None:
         """
         When to call attend() next. It is called anyway when the committer becomes free.
         """
-        times: tuple[int | None, ...] = (self._output_at,)
+        times: tuple[int | None, ...] = (self._output_at, self._forwarding.next_deadline())
         if not self._daemon.committer.busy:
-            times = (self._retry_at, self._seal_at, self._sync_at, self._output_at)
+            times += (self._retry_at, self._seal_at, self._sync_at)
         return min((time for time in times if time is not None), default=None)
 
     def attend(self, now: int) -> None:
@@ -66,6 +69,7 @@ class Housekeeping:
         """
         daemon = self._daemon
         running = daemon.queue.state.members["processing"]
+        self._forwarding.attend(now)
         if self._output_at is not None and now >= self._output_at:
             self._output_at = None
             self._check_running()
@@ -100,6 +104,16 @@ class Housekeeping:
         if self._daemon.journal.durability == "interval" and self._sync_at is None:
             self._sync_at = now + SYNC_INTERVAL_MS
 
+    def told(self, record: Record) -> None:
+        """
+        A record is on disk: attempts that start and end have output.
+        """
+        if isinstance(record, RunStarted):
+            self._forwarding.started(record)
+        elif isinstance(record, RunEnded):
+            self._forwarding.ended(record, self._daemon.clock.now())
+            self._check_output(record.number, record.attempt)
+
     def done(self, result: Any, error: BaseException | None) -> None:
         """
         The committer finished a task of ours.
@@ -114,6 +128,7 @@ class Housekeeping:
         """
         Begin nothing more. A snapshot under way is left to itself: the next start removes it.
         """
+        self._forwarding.stop(self._daemon.clock.now())
         self._seal_at = self._sync_at = self._output_at = None
         if self._compactor_fd is not None and not self._compactor_ended:
             self._daemon.unwatch(self._compactor_fd)
@@ -207,9 +222,9 @@ class Housekeeping:
     def _check_running(self) -> None:
         queue = self._daemon.queue
         for number in list(queue.state.members["processing"]):
-            self.check_output(number, queue.state.jobs[number].attempt)
+            self._check_output(number, queue.state.jobs[number].attempt)
 
-    def check_output(self, number: int, attempt: int) -> None:
+    def _check_output(self, number: int, attempt: int) -> None:
         """
         Drop the middle of an attempt's output if it takes more than the limit.
         """
@@ -222,14 +237,14 @@ class Housekeeping:
         try:
             dropped_bytes = daemon.output.limit(number, attempt, bytes_max)
         except OSError as error:
-            daemon.log.error("output_limit_not_kept", error=str(error), job=number)
+            fields = job_fields(daemon.queue.state, number)
+            daemon.log.error("output_limit_not_kept", error=str(error), **fields)
             self._unpunchable = True
             return
         if dropped_bytes:
             daemon.log.warning(
                 "output_dropped",
-                job=number,
-                id=job_id(daemon.queue.state, number),
+                **job_fields(daemon.queue.state, number),
                 attempt=attempt,
                 dropped_bytes=dropped_bytes,
             )
@@ -243,5 +258,5 @@ class Housekeeping:
         jobs = self._daemon.queue.state.jobs
         for path, number in self._daemon.output.files(self._unswept.pop()):
             if number not in jobs:
-                self._daemon.log.info("stray_output_deleted", job=number)
+                self._daemon.log.info("stray_output_deleted", job=number, user=None)
                 os.unlink(path)

@@ -1,10 +1,11 @@
 """
 What the log tells of jobs: each durable fact about one, or a sum of them when there are too many.
 
-A line for every run is worth reading until there are thousands a second; the system's journal then
-drops what comes, warnings and all (by default 10,000 entries of a service in 30 s). So there, of
-each second, only the first events are told one by one, and the rest as one line of counts; what
-went wrong has an allowance of its own. A log of our own, on stderr, has all.
+A line for every run is worth reading until there are thousands a second: then it fills the disk,
+costs as much as starting the job, and the system's journal drops what comes, warnings and all (by
+default 10,000 entries of a service in 30 s). So of each second only the first events are told one
+by one, and the rest as one line of counts; what went wrong has an allowance of its own. What a job
+went through is in the queue, for `queuectl show`.
 """
 
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any
 
 from queuectld.core.records import (
     DaemonStarted,
+    JobEnqueued,
     JobForgotten,
     JobMoved,
     Record,
@@ -29,12 +31,12 @@ WARNINGS_MAX = 200
 
 class JobLog:
     """
-    Tells of records, of jobs and of the daemon's start. Enqueues are not told one by one.
+    Tells of records, of jobs and of the daemon's start. An enqueue is told when somebody else than
+    the job's owner did it.
     """
 
-    def __init__(self, log: Any, *, sums: bool) -> None:
+    def __init__(self, log: Any) -> None:
         self._log = log
-        self._sums = sums
         self._window_ends_at = 0
         self._told_count = 0
         self._warned_count = 0
@@ -68,21 +70,25 @@ class JobLog:
         Tell people of a durable fact.
         """
         self.attend(now)
-        if isinstance(record, RunStarted):
+        if isinstance(record, JobEnqueued):
+            if record.by_user is not None and self._may_tell("enqueued"):
+                fields = job_fields(state, record.number)
+                self._log.info("job_enqueued_for", **fields, by=record.by_user)
+        elif isinstance(record, RunStarted):
             if self._may_tell("started"):
-                fields = _fields(state, record.number)
+                fields = job_fields(state, record.number)
                 self._log.info("run_started", **fields, attempt=record.attempt, slot=record.slot)
         elif isinstance(record, RunEnded):
             self._run_ended(record, state)
         elif isinstance(record, StopRequested):
             if self._may_tell("stopped"):
-                fields = _fields(state, record.number)
+                fields = job_fields(state, record.number)
                 self._log.info("stop_requested", **fields, attempt=record.attempt, why=record.why)
         elif isinstance(record, JobMoved):
             if self._may_tell("moved"):
-                self._log.info("job_moved", **_fields(state, record.number), state=record.state)
+                self._log.info("job_moved", **job_fields(state, record.number), state=record.state)
         elif isinstance(record, JobForgotten):
-            self._log.debug("job_forgotten", job=record.number)
+            self._log.debug("job_forgotten", **job_fields(state, record.number))
         elif isinstance(record, DaemonStarted):
             self._log.info("daemon_started", epoch=record.epoch, version=record.version)
 
@@ -100,7 +106,7 @@ class JobLog:
         if told:
             level(
                 "run_ended",
-                **_fields(state, record.number),
+                **job_fields(state, record.number),
                 attempt=record.attempt,
                 end=record.end,
                 exit_code=record.exit_code,
@@ -112,32 +118,27 @@ class JobLog:
 
     def _may_tell(self, word: str) -> bool:
         self._told_count += 1
-        if not self._sums or self._told_count <= EVENTS_MAX:
+        if self._told_count <= EVENTS_MAX:
             return True
         self._untold[word] += 1
         return False
 
     def _may_warn(self, word: str) -> bool:
         self._warned_count += 1
-        if not self._sums or self._warned_count <= WARNINGS_MAX:
+        if self._warned_count <= WARNINGS_MAX:
             return True
         self._unwarned[word] += 1
         return False
 
 
-def _fields(state: State, number: int) -> dict[str, Any]:
+def job_fields(state: State, number: int) -> dict[str, Any]:
     """
-    Return what every event of a job says of it: its number, its id and its queue.
+    Return what every event of a job says of it: its number, its id, its queue, and whose it is. In
+    user mode that goes without saying.
     """
     job = state.jobs.get(number)
     if job is None:  # Forgotten by a later record of the same batch.
-        return {"job": number}
-    return {"job": number, "id": state.spec(job).id, "queue": job.queue.name}
-
-
-def job_id(state: State, number: int) -> str:
-    """
-    Return a job's id: its number if the job is forgotten.
-    """
-    job = state.jobs.get(number)
-    return str(number) if job is None else state.spec(job).id
+        return {"job": number, "user": None}
+    spec = state.spec(job)
+    fields = {"job": number, "id": spec.id, "queue": job.queue.name}
+    return fields if spec.user is None else {**fields, "user": spec.user}

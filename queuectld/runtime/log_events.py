@@ -28,7 +28,7 @@ def _run_ended(event: Mapping[str, Any]) -> str:
 
 
 def _runs_summed(event: Mapping[str, Any]) -> str:
-    words = ("started", "ended", "failed", "stopped", "moved")
+    words = ("enqueued", "started", "ended", "failed", "stopped", "moved")
     counts = ", ".join(f"{event[word]} {word}" for word in words if event.get(word))
     return f"Jobs in the last second beyond those told one by one: {counts}"
 
@@ -73,6 +73,9 @@ KINDS: dict[str, Kind] = {
         "c08436530aea48fd9591375732ec3472", "Snapshot not started: {error}"
     ),
     # Jobs
+    "job_enqueued_for": Kind(
+        "dff8c0c14f454808979f0fd44ddead72", "Job {id}: enqueued for {user} by {by}, queue {queue}"
+    ),
     "run_started": Kind(
         "5d8f6db109e9491c9e4962b47d73b298",
         "Job {id}: attempt {attempt} started, queue {queue}, slot {slot}",
@@ -91,6 +94,10 @@ KINDS: dict[str, Kind] = {
     "output_dropped": Kind(
         "619f8cd524db4432a171fa07f95b7483",
         "Job {id}: {dropped_bytes} bytes of output dropped from the middle, attempt {attempt}",
+    ),
+    "output_not_forwarded": Kind(
+        "7d7751ae9fb94277a572891fa64568bd",
+        "Job {id}: {skipped_bytes} bytes of output are only in its file, attempt {attempt}",
     ),
     "output_limit_not_kept": Kind(
         "7c77329637c549f2affdb1ad4c570077",

@@ -11,7 +11,9 @@ hole with SEEK_DATA and SEEK_HOLE.
 
 import ctypes
 import errno
+import fcntl
 import os
+import struct
 from typing import NamedTuple
 
 READ_BYTES_MAX = 64 << 10
@@ -21,6 +23,7 @@ _TAIL_BLOCK_BYTES = 64 << 10
 TAIL_BYTES_MAX = 64 << 20
 # Holes begin and end at multiples of this, so that whole blocks of any file system are freed.
 _HOLE_ALIGN_BYTES = 64 << 10
+_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _FS_TOPDIR_FL = 0x80086601, 0x40086602, 0x00020000  # linux/fs.h
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, fallocate(2)
 
 
@@ -42,6 +45,7 @@ class OutputStore:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         os.makedirs(directory, mode=0o700, exist_ok=True)
+        _spread_folders(directory)
         self._bucket_made = -1
 
     def path(self, number: int, attempt: int) -> str:
@@ -219,3 +223,22 @@ def _seek(fd: int, offset: int, whence: int, end: int) -> int:
         if error.errno == errno.EINVAL:  # A file system that does not tell: all of it is data.
             return offset if whence == os.SEEK_DATA else end
         raise
+
+
+def _spread_folders(directory: str) -> None:
+    """
+    Tell ext4 that the folders below belong apart (chattr +T), where it takes that.
+
+    It would put all of them, and so the files of all jobs, into one group of inodes, and look for a
+    free one from its beginning, past those that were freed: up to 0.3 ms a file where there are
+    many, against 10 us in a group of their own.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        (flags,) = struct.unpack("i", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, bytes(4)))
+        if not flags & _FS_TOPDIR_FL:
+            fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("i", flags | _FS_TOPDIR_FL))
+    except OSError:
+        pass  # Another file system, or not allowed: it is a hint and no more.
+    finally:
+        os.close(fd)

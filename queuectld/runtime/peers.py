@@ -30,11 +30,7 @@ def identify(connected: socket.socket, *, system: bool) -> Peer:
     """
     Return who connected. Raises PeerRefused, also for whatever goes wrong while finding out.
     """
-    try:
-        data = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        _pid, uid, _gid = _CREDENTIALS.unpack(data)
-    except (OSError, struct.error) as error:
-        raise PeerRefused("the kernel does not say who connected") from error
+    uid = peer_uid(connected)
     if not system:
         if uid not in (os.geteuid(), 0):
             raise PeerRefused("this daemon serves the account that it runs under, and root")
@@ -48,6 +44,18 @@ def identify(connected: socket.socket, *, system: bool) -> Peer:
         raise PeerRefused(f"there is no account with the id {uid}") from error
     admin = uid in (0, os.geteuid()) or _admin_gid() in groups
     return Peer(uid, account.pw_name, admin)
+
+
+def peer_uid(connected: socket.socket) -> int:
+    """
+    Return the uid that connected. Raises PeerRefused.
+    """
+    try:
+        data = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _pid, uid, _gid = _CREDENTIALS.unpack(data)
+    except (OSError, struct.error) as error:
+        raise PeerRefused("the kernel does not say who connected") from error
+    return int(uid)
 
 
 def _admin_gid() -> int | None:

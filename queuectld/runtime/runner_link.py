@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from queuectld.core.admission import excerpt
 from queuectld.core.effects import StartRun
 from queuectld.core.events import (
     Event,
@@ -64,6 +65,7 @@ class RunnerLink:
         event: Callable[[Event], None],
         output: OutputStore,
         log: Any,
+        describe: Callable[[int], dict[str, Any]],
         starts: bool = True,
     ) -> None:
         self.welcome: messages.Welcome | None = None
@@ -75,6 +77,8 @@ class RunnerLink:
         self._event = event
         self._output = output
         self._log = log
+        #: What the log says of a job, by its number.
+        self._describe = describe
         #: Whether a runner that is missing is ours to start.
         self._starts = starts
         self._unreachable = ""
@@ -90,6 +94,8 @@ class RunnerLink:
         #: When the one was started that has not answered yet.
         self._started_at: int | None = None
         self._known: set[tuple[int, int]] = set()
+        #: Attempts whose START never left, since the last greeting.
+        self._unsent: set[tuple[int, int]] = set()
         #: What could not be sent at once: (packet, descriptors to send with it and close).
         self._outgoing: deque[tuple[bytes, list[int]]] = deque()
         #: What each attempt that was not yet heard of would run, for its error message.
@@ -193,7 +199,11 @@ class RunnerLink:
         self._socket.close()
         self._socket = None
         while self._outgoing:
-            _close_all(self._outgoing.popleft()[1])
+            packet, fds = self._outgoing.popleft()
+            request = messages.unpack_request(packet)
+            if isinstance(request, messages.Start):
+                self._unsent.add((request.job, request.attempt))
+            _close_all(fds)
         self._starting.clear()
         self._known.clear()
         if self.ready:
@@ -226,7 +236,8 @@ class RunnerLink:
         """
         key = (effect.number, effect.attempt)
         if self._socket is None:
-            return  # After the next greeting the queue starts it again: nobody knows of it.
+            self._unsent.add(key)  # After the next greeting the queue starts it again.
+            return
         fds: list[int] = []
         try:
             body = messages.pack_body(
@@ -327,6 +338,8 @@ class RunnerLink:
                 return
             try:
                 message = messages.unpack_event(data)
+                if self.welcome is None and not isinstance(message, messages.Welcome):
+                    raise messages.MessageError("the first message was no WELCOME")
             except messages.MessageError as error:
                 self._log.error("runner_not_understood", error=str(error))
                 self._lost()
@@ -336,6 +349,8 @@ class RunnerLink:
     def _hear(self, message: messages.Event) -> None:
         if isinstance(message, messages.Exited):
             self._known.add((message.job, message.attempt))
+            # The first that is heard of a short run.
+            self._starting.pop((message.job, message.attempt), None)
             self._event(run_exited(message))
         elif isinstance(message, messages.Running):
             self._known.add((message.job, message.attempt))
@@ -357,7 +372,8 @@ class RunnerLink:
                 # That of a runner which is still the same process, renewed or not, is the same.
                 ledger_epoch = 0
             self._listed = process
-            self._event(RunnerReady(frozenset(self._known), ledger_epoch))
+            self._event(RunnerReady(frozenset(self._known), ledger_epoch, frozenset(self._unsent)))
+            self._unsent.clear()
             self._known.clear()
         if self.ready:
             self._known.clear()
@@ -366,7 +382,8 @@ class RunnerLink:
         key = (message.job, message.attempt)
         effect = self._starting.pop(key, None)
         if message.stage == messages.DUPLICATE:
-            self._log.error("start_refused_twice", job=message.job, attempt=message.attempt)
+            fields = self._describe(message.job)
+            self._log.error("start_refused_twice", **fields, attempt=message.attempt)
             return
         reason = os.strerror(message.errno) if message.errno else messages.STAGES[message.stage]
         passing = message.errno in PASSING_ERRNOS or message.stage == messages.STOPPING
@@ -378,9 +395,9 @@ class RunnerLink:
         elif message.stage == messages.SWITCH:
             reason = f"cannot become its account: {reason}"
         elif effect is not None and message.stage == messages.CWD:
-            reason = f"cannot enter {effect.cwd}: {reason}"
+            reason = f"cannot enter {excerpt(effect.cwd)}: {reason}"
         elif effect is not None and message.stage == messages.EXEC:
-            program = "the script" if effect.script else effect.argv[0]
+            program = "the script" if effect.script else excerpt(effect.argv[0])
             reason = f"{program}: {reason}"
             not_found = message.errno in (errno.ENOENT, errno.ENOTDIR)
             exit_code = EXIT_NOT_FOUND if not_found else EXIT_NOT_EXECUTABLE

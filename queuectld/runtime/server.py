@@ -1,19 +1,15 @@
 """
-The control socket: connections, their frames, and what they are owed.
+The control socket: connections, their frames, and their turn.
 
-A connection is read only while little is waiting to be written to it and few of its requests wait
-for their answer, so that a client that does not read its answers stops being served instead of
-filling the daemon's memory. What was received beyond that stays in its buffer, which is at most one
-frame and one read. Nothing here knows what a request means.
+A turn takes a few requests from each connection, and not many more from one account. The others
+stay in their connection's buffer, which is not read on meanwhile, and have their turn next, those
+that waited longest first. Of what a request means only this is known here: whether it may be about
+thousands of jobs. One of these is an account's whole turn.
 """
 
-import errno
-import os
 import select
 import socket
-import stat
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,102 +18,53 @@ from msgspec import MsgspecError
 from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
-from queuectl.framing import FrameReader, FrameTooLong, pack_frame
+from queuectl.framing import FrameTooLong
 from queuectl.protocol import (
     PROTOCOL_VERSION,
+    Act,
     Enqueued,
     Envelope,
     Hello,
+    List,
+    ListQueues,
+    ListWorkers,
     Output,
     Refused,
     Request,
+    Wait,
     Welcome,
     encode,
 )
+from queuectld.core.admission import excerpt, shorten
 from queuectld.core.peer import Peer
-from queuectld.runtime.peers import PeerRefused, identify
+from queuectld.runtime.connection import WRITE_BYTES_MAX, Connection
+from queuectld.runtime.deadlines import Deadlines
+from queuectld.runtime.listening import EXHAUSTED, NO_DESCRIPTOR, Listener, turn_away
+from queuectld.runtime.peers import PeerRefused, identify, peer_uid
+from queuectld.runtime.quotas import CLIENTS_MAX, Quotas, TooManyConnections
 
-# Connections at once. Each may hold a frame of 4 MiB.
-CLIENTS_MAX = 512
 # Bytes read from one connection in one turn, so that one client cannot fill a turn.
 READ_BYTES_MAX = 256 << 10
-# Bytes waiting to be written to a connection beyond which nothing more is read from it, and
-# streams to it pause.
-WRITE_BYTES_MAX = 1 << 20
-# Requests of one connection that wait for their answer, beyond which no more are taken.
-UNANSWERED_MAX = 256
-# Requests taken from one connection in one turn: others wait no longer than these take.
-REQUESTS_PER_TURN_MAX = 16
+# Requests taken from one connection in one turn: others wait no longer than these take, about 2 ms.
+# Each turn costs as much as two or three of them.
+REQUESTS_PER_TURN_MAX = 64
 # Time for all connections together to take what they are owed when the daemon ends.
 CLOSE_S_MAX = 0.5
 # How long no connection is accepted after there was no descriptor for one.
 ACCEPT_RETRY_MS = 100
-BACKLOG = 128
+# Connections accepted in one turn: who connects without end keeps nobody who is connected waiting.
+ACCEPTS_PER_TURN_MAX = 16
 
 _decode_request: Callable[[bytes], Any] = Decoder(Request).decode
 _decode_envelope = Decoder(Envelope).decode
 # What msgspec raises for bytes that are no message: nesting too deep and text that is not UTF-8
 # have exceptions of their own.
 _UNDECODABLE = (MsgspecError, RecursionError, UnicodeDecodeError)
+# Requests that may be about thousands of jobs, for which they take up to some 10 ms each.
+_LONG = frozenset({Act, List, ListQueues, ListWorkers, Wait})
+# Responses that do not end a request.
+_UNASKED = frozenset({Output, Welcome})
 _KNOWN_OPS = frozenset(request.__struct_config__.tag for request in Request.__args__)
-
-
-class Connection:
-    """
-    One client.
-    """
-
-    def __init__(self, sock: socket.socket, client: int, peer: Peer) -> None:
-        self.sock = sock
-        self.peer = peer
-        self.client = client
-        self.reader = FrameReader()
-        self.greeted = False
-        self.closing = False
-        #: Requests without their last response.
-        self.unanswered = 0
-        #: There may be whole requests among what was received.
-        self.backlogged = False
-        #: The epoll events that are watched for.
-        self.events = select.EPOLLIN
-        self._outgoing: deque[bytes] = deque()
-        self.outgoing_bytes = 0
-
-    @property
-    def may_ask(self) -> bool:
-        """
-        Whether a request would be taken now.
-        """
-        return (
-            not self.closing
-            and self.unanswered < UNANSWERED_MAX
-            and self.outgoing_bytes < WRITE_BYTES_MAX
-        )
-
-    def send(self, payload: bytes) -> None:
-        """
-        Queue one frame. Raises FrameTooLong.
-        """
-        frame = pack_frame(payload)
-        self._outgoing.append(frame)
-        self.outgoing_bytes += len(frame)
-
-    def flush(self) -> bool:
-        """
-        Write what the socket takes. Returns whether everything is written. Raises OSError.
-        """
-        while self._outgoing:
-            data = b"".join(self._outgoing) if len(self._outgoing) > 1 else self._outgoing[0]
-            self._outgoing.clear()
-            try:
-                sent = self.sock.send(data)
-            except BlockingIOError:
-                sent = 0
-            self.outgoing_bytes -= sent
-            if sent < len(data):
-                self._outgoing.append(data[sent:])
-                return False
-        return True
 
 
 class Server:
@@ -135,8 +82,8 @@ class Server:
         listening: socket.socket | None = None,
         mode: int = 0o600,
         identify: Callable[[socket.socket], Peer] = partial(identify, system=False),  # noqa: B008
+        user_connections_max: Callable[[], int] = lambda: CLIENTS_MAX,
     ) -> None:
-        self.path = path
         self._identify = identify
         self.handle: Callable[[int, Any], None] = lambda client, request: None
         self.gone: Callable[[int], None] = lambda client: None
@@ -145,17 +92,18 @@ class Server:
         self._welcome = welcome
         self._connections: dict[int, Connection] = {}
         self._dirty: set[int] = set()
-        self._backlogged: set[Connection] = set()
+        #: Connections whose buffer may hold whole requests, in the order of their turn.
+        self._backlogged: dict[Connection, None] = {}
+        #: Connections to which something happened in this turn.
+        self._noted: set[Connection] = set()
+        self._deadlines = Deadlines()
+        self._quotas = Quotas(user_connections_max)
+        self._turn = 1
         self._next_client = 1
         #: When to accept connections again; None while they are accepted.
         self._accept_at: int | None = None
-        #: The inode of the socket's file, if we made it: one that was passed is not ours to remove.
-        self._inode: int | None = None
-        if listening is None:
-            listening = listen(path, mode)
-            self._inode = os.stat(path).st_ino
-        self._socket = listening
-        self._watch(self._socket.fileno(), select.EPOLLIN, self._accept)
+        self._listener = Listener(path, listening, mode)
+        self._watch(self._listener.fileno(), select.EPOLLIN, self._accept)
 
     # --- for the daemon ---------------------------------------------------------------------
 
@@ -166,7 +114,7 @@ class Server:
         connection = self._connections.get(client)
         if connection is None:
             return
-        if not isinstance(response, Output | Welcome):
+        if type(response) not in _UNASKED:
             connection.unanswered -= 1
             assert connection.unanswered >= 0, response
         try:
@@ -188,35 +136,54 @@ class Server:
         connection = self._connections.get(client)
         return None if connection is None else connection.outgoing_bytes < WRITE_BYTES_MAX
 
-    def flush(self) -> None:
+    def flush(self, now: int) -> None:
         """
-        Write to every connection that something was queued for.
+        End the turn: write to every connection that something was queued for, and end those whose
+        time is over. By now everything was read that had come when the turn began: nobody is
+        blamed for a daemon that was held up.
         """
-        while self._dirty:
-            connection = self._connections.get(self._dirty.pop())
-            if connection is not None:
-                self._write(connection)
+        self._write_all(now)
+        for connection, refused in self._deadlines.expire(now):
+            if refused is None:
+                self._drop(connection)
+            else:
+                self._hang_up(connection, refused)
+        self._write_all(now)
+
+    @property
+    def is_backlogged(self) -> bool:
+        """
+        Whether requests that may be asked wait in a buffer.
+        """
+        waiting = self._backlogged
+        return bool(waiting) and any(connection.may_ask for connection in waiting)
 
     def next_deadline(self) -> int | None:
         """
         When to call attend().
         """
-        if any(connection.may_ask for connection in self._backlogged):
+        if self.is_backlogged:
             return 0
-        return self._accept_at
+        ends_at = self._deadlines.next()
+        if self._accept_at is None or ends_at is None:
+            return ends_at if self._accept_at is None else self._accept_at
+        return min(ends_at, self._accept_at)
 
     def attend(self, now: int) -> None:
         """
-        Take requests that wait in a buffer, and connections again after descriptors had run out.
+        Begin the next turn: take requests that wait in a buffer, and accept connections again
+        after descriptors had run out.
         """
+        self._turn += 1
         for connection in list(self._backlogged):
-            self._take_requests(connection)
-            self._update_events(connection)
+            if connection.quota.requests_left(self._turn):
+                self._take_requests(connection)
+                self._update_events(connection)
         if self._accept_at == 0:
             self._accept_at = now + ACCEPT_RETRY_MS
         elif self._accept_at is not None and now >= self._accept_at:
             self._accept_at = None
-            self._watch(self._socket.fileno(), select.EPOLLIN, self._accept)
+            self._watch(self._listener.fileno(), select.EPOLLIN, self._accept)
 
     def peer_of(self, client: int) -> Peer:
         """
@@ -235,17 +202,12 @@ class Server:
         """
         Take no new connections, and the socket's file away if it is still ours.
         """
-        if self._socket.fileno() < 0:
+        if self._listener.fileno() < 0:
             return
         if self._accept_at is None:
-            self._unwatch(self._socket.fileno())
+            self._unwatch(self._listener.fileno())
         self._accept_at = None
-        try:
-            if self._inode is not None and os.stat(self.path).st_ino == self._inode:
-                os.unlink(self.path)
-        except FileNotFoundError:
-            pass
-        self._socket.close()
+        self._listener.close()
 
     def close(self) -> None:
         """
@@ -264,44 +226,62 @@ class Server:
     # --- the loop's side --------------------------------------------------------------------
 
     def _watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
-        self._handlers[fd] = handler
         self._epoll.register(fd, events)
+        self._handlers[fd] = handler
 
     def _unwatch(self, fd: int) -> None:
         self._epoll.unregister(fd)
         del self._handlers[fd]
 
     def _accept(self, _events: int) -> None:
-        while True:
+        for _ in range(ACCEPTS_PER_TURN_MAX):
             try:
-                sock, _ = self._socket.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
+                sock = self._listener.accept()
             except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                if error.errno not in EXHAUSTED:
                     raise
+                message = "the daemon has no descriptor left for one more connection"
+                refused = Refused(code="try_later", message=message)
+                if error.errno in NO_DESCRIPTOR and self._listener.turn_one_away(refused):
+                    continue
                 # Nothing is there to accept it with. It waits in the backlog, others are served.
-                self._unwatch(self._socket.fileno())
+                self._unwatch(self._listener.fileno())
                 self._accept_at = 0
                 return
-            sock.setblocking(False)
-            if len(self._connections) >= CLIENTS_MAX:
-                message = f"there are {CLIENTS_MAX} connections already, the most there may be"
-                turn_away(sock, Refused(code="try_later", message=message))
-                continue
-            try:
-                peer = self._identify(sock)
-            except PeerRefused as error:
-                turn_away(sock, Refused(code="denied", message=str(error)))
-                continue
-            connection = Connection(sock, self._next_client, peer)
-            self._next_client += 1
-            self._connections[connection.client] = connection
+            if sock is None:
+                return
+            self._begin(sock)
+
+    def _begin(self, sock: socket.socket) -> None:
+        """
+        Serve a connection that was accepted, or say why not.
+        """
+        try:
+            self._quotas.check(peer_uid(sock))
+            peer = self._identify(sock)
+            quota = self._quotas.join(peer)
+        except PeerRefused as error:
+            turn_away(sock, Refused(code="denied", message=str(error)))
+            return
+        except TooManyConnections as error:
+            turn_away(sock, Refused(code="try_later", message=str(error)))
+            return
+        connection = Connection(sock, self._next_client, peer, quota)
+        try:
             self._watch(
                 sock.fileno(),
                 select.EPOLLIN,
-                lambda events, connection=connection: self._ready(connection, events),  # type: ignore[misc]
+                lambda events: self._ready(connection, events),
             )
+        except OSError as error:
+            # The kernel limits how many descriptors an account may have watched.
+            self._quotas.leave(quota)
+            message = f"the daemon cannot watch one more connection: {error.strerror}"
+            turn_away(sock, Refused(code="try_later", message=message))
+            return
+        self._next_client += 1
+        self._connections[connection.client] = connection
+        self._noted.add(connection)
 
     def _ready(self, connection: Connection, events: int) -> None:
         if events & select.EPOLLOUT:
@@ -324,6 +304,7 @@ class Server:
         if connection.closing:
             return  # It was told why; what it goes on saying is not looked at.
         connection.reader.feed(data)
+        self._noted.add(connection)
         self._take_requests(connection)
         self._update_events(connection)
 
@@ -332,21 +313,32 @@ class Server:
         Hand on what was received, as far as may be asked in this turn.
         """
         connection.backlogged = True
+        reader, quota = connection.reader, connection.quota
+        pending_bytes = reader.pending_bytes
+        long = False
+        room = left = min(quota.requests_left(self._turn), REQUESTS_PER_TURN_MAX)
         try:
-            for _ in range(REQUESTS_PER_TURN_MAX):
-                if not connection.may_ask:
-                    break
-                frame = connection.reader.next_frame()
+            while left and connection.may_ask:
+                frame = reader.next_frame()
                 if frame is None:
                     connection.backlogged = False
                     break
-                self._frame(connection, frame)
+                left -= 1
+                long = self._frame(connection, frame)
+                if long:
+                    break
         except FrameTooLong as error:
             self._hang_up(connection, Refused(code="usage", message=f"{error}; cut the batch"))
+        if left < room:
+            connection.spoke = True
+            taken_bytes = pending_bytes - reader.pending_bytes
+            quota.spend(room - left, taken_bytes, all_of_it=long)
+            self._backlogged.pop(connection, None)  # To the end of the line.
+            self._noted.add(connection)
         if connection.backlogged and not connection.closing:
-            self._backlogged.add(connection)
+            self._backlogged.setdefault(connection)
         else:
-            self._backlogged.discard(connection)
+            self._backlogged.pop(connection, None)
 
     def _update_events(self, connection: Connection) -> None:
         # Nothing is read as long as there are requests that were not handed on: they would pile up.
@@ -358,12 +350,15 @@ class Server:
             connection.events = events
             self._epoll.modify(connection.sock.fileno(), events)
 
-    def _frame(self, connection: Connection, frame: bytes) -> None:
+    def _frame(self, connection: Connection, frame: bytes) -> bool:
+        """
+        Hand on one request. Returns whether it may be a long one.
+        """
         try:
             request = _decode_request(frame)
         except _UNDECODABLE as error:
             self._undecodable(connection, frame, error)
-            return
+            return False
         if isinstance(request, Hello):
             self._greet(connection, request)
         elif not connection.greeted:
@@ -372,6 +367,8 @@ class Server:
         else:
             connection.unanswered += 1
             self.handle(connection.client, request)
+            return type(request) in _LONG
+        return False
 
     def _greet(self, connection: Connection, hello: Hello) -> None:
         if hello.protocol < 1:
@@ -397,12 +394,12 @@ class Server:
             return
         if envelope.op not in _KNOWN_OPS:
             message = (
-                f"this daemon does not know the request {envelope.op[:40]!r}; if the client is "
+                f"this daemon does not know the request {shorten(envelope.op)}; if the client is "
                 "newer, restart the daemon: queuectl daemon stop"
             )
             refused = Refused(call=envelope.call, code="unsupported", message=message)
         else:
-            message = f"the request is malformed: {str(error)[:200]}"
+            message = f"the request is malformed: {excerpt(str(error))}"
             refused = Refused(call=envelope.call, code="usage", message=message)
         connection.unanswered += 1
         self.reply(connection.client, refused)
@@ -412,7 +409,16 @@ class Server:
         self.reply(connection.client, refused)
         connection.closing = True
 
+    def _write_all(self, now: int) -> None:
+        while self._dirty:
+            connection = self._connections.get(self._dirty.pop())
+            if connection is not None:
+                self._write(connection)
+        while self._noted:
+            self._deadlines.note(self._noted.pop(), now)
+
     def _write(self, connection: Connection) -> None:
+        self._noted.add(connection)
         try:
             done = connection.flush()
         except OSError:
@@ -426,48 +432,10 @@ class Server:
     def _drop(self, connection: Connection) -> None:
         if self._connections.pop(connection.client, None) is None:
             return
-        self._backlogged.discard(connection)
+        self._backlogged.pop(connection, None)
+        self._noted.discard(connection)
+        self._deadlines.forget(connection)
+        self._quotas.leave(connection.quota)
         self._unwatch(connection.sock.fileno())
         connection.sock.close()
         self.gone(connection.client)
-
-
-def turn_away(sock: socket.socket, refused: Refused) -> None:
-    """
-    Say why a connection is not served, and close it.
-    """
-    try:
-        sock.send(pack_frame(encode(refused)))
-    except OSError:
-        pass  # It is gone again.
-    sock.close()
-
-
-def listen(path: str, mode: int = 0o600) -> socket.socket:
-    """
-    Return a listening socket at *path*, of *mode* from the first moment, non-blocking.
-
-    A socket file that is there is a dead daemon's: the caller holds the state's lock. But another
-    daemon's may be there when two were given one path. Raises OSError, FileExistsError then.
-    """
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(f"{path} is there and is not a socket")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-            # EAGAIN: somebody listens, and too many others wait already.
-            if probe.connect_ex(path) in (0, errno.EAGAIN):
-                raise FileExistsError(f"another daemon listens at {path}")
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    umask = os.umask(0o777 & ~mode)
-    try:
-        sock.bind(path)
-        sock.listen(BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    finally:
-        os.umask(umask)
-    return sock

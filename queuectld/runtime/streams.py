@@ -18,6 +18,7 @@ from queuectl.protocol import LogEnd, Output, Refused, Waited
 from queuectl.views import FINISHED_STATES, JobView
 from queuectld.core.effects import AwaitJobs, StreamLogs
 from queuectld.core.job import Job
+from queuectld.core.peer import Peer
 from queuectld.core.queue import Queue
 from queuectld.core.views import job_view
 from queuectld.runtime.output import OutputStore, read_chunk, tail_offset
@@ -28,6 +29,8 @@ POLL_MS = 20
 CHUNKS_PER_STEP_MAX = 8
 # Log streams at once: each holds a descriptor, and reads its file up to 50 times a second.
 STREAMS_MAX = 256
+# The same of one account where there are several: a quarter of all, admins excepted.
+USER_STREAMS_MAX = 64
 
 
 class LogStream:
@@ -106,18 +109,30 @@ class Streams:
             refused = Refused(call=call, code="not_found", message="the job was forgotten just now")
             self._reply(effect.client, refused)
             return
-        if len(self._streams) >= STREAMS_MAX:
-            message = f"the output of {STREAMS_MAX} jobs is being read, the most there may be"
+        message = self._too_many(effect.peer)
+        if message is not None:
             self._reply(effect.client, Refused(call=call, code="try_later", message=message))
             return
         stream = LogStream(effect, job_view(self._queue, job, effect.peer))
         self._streams.append(stream)
         self._step(stream)
 
+    def _too_many(self, peer: Peer) -> str | None:
+        if len(self._streams) >= STREAMS_MAX:
+            return f"the output of {STREAMS_MAX} jobs is being read, the most there may be"
+        if (
+            peer.admin
+            or sum(each.peer.uid == peer.uid for each in self._streams) < USER_STREAMS_MAX
+        ):
+            return None
+        return f"your account reads the output of {USER_STREAMS_MAX} jobs, the most it may"
+
     def next_deadline(self, now: int) -> int | None:
         """
         When to call poll(), if anybody waits for output.
         """
+        if not self._streams:
+            return None
         if any(stream.hungry for stream in self._streams):
             return now
         if all(stream.waits_for_record for stream in self._streams):

@@ -7,14 +7,22 @@ job's id; and QUEUECTL_ with each other field's name. `journalctl QUEUECTL_JOB=1
 It is used when stderr is connected to the journal: the service manager says so in JOURNAL_STREAM,
 which names the socket that it gave us as stderr. A process that inherited the variable but writes
 elsewhere is not meant.
+
+What jobs write goes there over a socket of its own (JournalSocket), which never waits: a journal
+that does not keep up must not hold up the queue. Its native protocol is documented by systemd
+(JOURNAL_NATIVE_PROTOCOL): one datagram an entry; of each field the name, a newline, the length as
+u64 little-endian, the value and a newline, so that nothing in a value can begin another field.
 """
 
 import importlib
 import os
 import pwd
+import socket
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from queuectld.runtime import systemd_protocols
 from queuectld.runtime.log_events import KINDS
 
 #: The log's levels and syslog's.
@@ -24,12 +32,13 @@ NOTICE = 5
 #: What an entry says of an event's `job`, which is a number, unless `id` is there.
 _RENAMED = {"id": "JOB", "job": "NUMBER"}
 _VALUE_BYTES_MAX = 4_096
+SOCKET = "/run/systemd/journal/socket"
+_LENGTH = struct.Struct("<Q")
 
 
 def sender(stderr_fd: int, stream: str) -> Callable[..., object] | None:
     """
-    Return what sends fields to the journal, if *stderr_fd* is *stream* ("device:inode") and the
-    library is there; else None.
+    Return what sends fields to the journal, if *stderr_fd* is *stream* ("device:inode"); else None.
     """
     found = os.fstat(stderr_fd)
     if stream != f"{found.st_dev}:{found.st_ino}":
@@ -37,8 +46,18 @@ def sender(stderr_fd: int, stream: str) -> Callable[..., object] | None:
     try:
         sendv: Callable[..., object] = importlib.import_module("systemd.journal").sendv
     except ImportError:
-        return None  # What goes to stderr is in the journal too, as lines.
+        return systemd_protocols.sendv  # There is none for this interpreter.
     return sendv
+
+
+def own_user() -> str:
+    """
+    Return the name of the account that this process runs under: in user mode, that of all jobs.
+    """
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 class JournalLogger:
@@ -76,10 +95,7 @@ class Renderer:
     """
 
     def __init__(self) -> None:
-        try:
-            self._user = pwd.getpwuid(os.geteuid()).pw_name
-        except KeyError:
-            self._user = str(os.geteuid())
+        self._user = own_user()
 
     def __call__(
         self, _log: Any, level: str, event: Mapping[str, Any]
@@ -117,3 +133,61 @@ def _field(key: str, value: Any) -> bytes:
     text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
     data = text.encode(errors="backslashreplace")[:_VALUE_BYTES_MAX]
     return key.encode() + b"=" + data
+
+
+def pack_entry(fields: Mapping[str, bytes]) -> bytes:
+    """
+    Return an entry as the journal's socket takes it.
+    """
+    return b"".join(
+        name.encode() + b"\n" + _LENGTH.pack(len(value)) + value + b"\n"
+        for name, value in fields.items()
+    )
+
+
+class JournalSocket:
+    """
+    A connection to the journal's socket at *path*, made when it is needed.
+    """
+
+    def __init__(self, path: str = SOCKET) -> None:
+        self._path = path
+        self._socket: socket.socket | None = None
+
+    def connect(self) -> bool:
+        """
+        Return whether a journal listens.
+        """
+        if self._socket is None:
+            connecting = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            try:
+                connecting.connect(self._path)
+            except OSError:
+                connecting.close()
+                return False
+            self._socket = connecting
+        return True
+
+    def send(self, entry: bytes) -> bool:
+        """
+        Send an entry. Returns False if it cannot be sent now: the journal is busy, or away.
+        """
+        if not self.connect():
+            return False
+        assert self._socket is not None
+        try:
+            self._socket.send(entry)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self.close()  # Another journal may listen by the next time.
+            return False
+        return True
+
+    def close(self) -> None:
+        """
+        Let the socket go.
+        """
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

@@ -8,7 +8,8 @@ them, as in a terminal or a container, the same code runs and says nothing.
 
 What is said: READY when clients are served, and again after a reload; STATUS, a line for people;
 STOPPING; WATCHDOG while the loop turns and the journal takes what it is given; and during a long
-recovery, EXTEND_TIMEOUT, so that a large journal is not taken for a start that hangs.
+recovery, EXTEND_TIMEOUT, so that a large journal is not taken for a start that hangs. It is said
+through systemd-python, and where that is not to be had, as that would say it (systemd_protocols).
 """
 
 import importlib
@@ -17,6 +18,9 @@ import socket
 import stat
 import time
 from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from queuectld.runtime import systemd_protocols
 
 # The line for people changes at most this often.
 STATUS_MS_MIN = 1_000
@@ -145,13 +149,11 @@ def from_environment(environment: MutableMapping[str, str]) -> ServiceManager:
     if not notifies and not listens:
         _take_out(environment)
         return ServiceManager()
+    library: Any = systemd_protocols
     try:
         library = importlib.import_module("systemd.daemon")
-    except ImportError as error:
-        raise SystemdUnusable(
-            f"started by systemd, but Python's systemd module cannot be used ({error}): "
-            "install python3-systemd"
-        ) from error
+    except ImportError:
+        pass  # There is none for this interpreter.
     listening = _take_socket(library.listen_fds(False)) if listens else None
     watchdog_ms = None
     if found.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):

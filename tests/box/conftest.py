@@ -16,6 +16,18 @@ from installation import ROOT, install
 sys.path.append(os.fspath(ROOT / "tests/packaging"))
 
 REASON = unavailable()
+#: Who is on the machine with the package: name -> groups. carol and grace may not use the queue;
+#: dave manages it.
+PEOPLE = {
+    "alice": "queuectl",
+    "bob": "queuectl",
+    "carol": "",
+    "dave": "queuectl,queuectl-admin",
+    "erin": "queuectl",
+    "frank": "queuectl",
+    "grace": "",
+    "heidi": "queuectl",
+}
 
 
 @pytest.fixture(scope="module", params=list(SUITES))
@@ -52,3 +64,26 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from package_files import build
 
     return Path(shutil.copy2(build().deb, tmp_path_factory.mktemp("package")))
+
+
+@pytest.fixture(scope="session", params=list(SUITES))
+def box(request: pytest.FixtureRequest, deb: Path) -> Iterator[Box]:
+    """
+    A machine with the package, booted, and PEOPLE. Several modules use it, each its own jobs.
+    """
+    if REASON is not None:
+        pytest.skip(REASON)
+    try:
+        base_tree(request.param)
+    except NoTree as error:
+        pytest.skip(str(error))
+    machine = Box("people", request.param)
+    try:
+        machine.boot()
+        machine.push(deb, "/var/tmp/queuectl.deb")
+        machine.run("dpkg", "--install", "/var/tmp/queuectl.deb")
+        for name, groups in PEOPLE.items():
+            machine.run("useradd", "-m", "-s", "/bin/sh", "-G", groups, name)
+        yield machine
+    finally:
+        machine.destroy()

@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from pathlib import Path
 SUITES = {"bookworm": "3.11", "trixie": "3.13"}
 PACKAGES = (
     "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,"
-    "python3,python3-systemd,procps,adduser,util-linux"
+    "python3,python3-systemd,procps,adduser,util-linux,rpm"
 )
 HOME = Path(os.environ.get("QUEUECTL_BOX_DIR", "/var/tmp/queuectl-box"))
 BOOT_S_MAX = 60.0
@@ -62,12 +63,13 @@ def base_tree(suite: str) -> Path:
     Return the tree that boxes of *suite* are copied from, made if it is not there. Raises NoTree.
     """
     HOME.mkdir(parents=True, exist_ok=True)
-    tree = HOME / f"base-{suite}"
-    with open(HOME / f"base-{suite}.lock", "w") as lock:
+    name = f"base-{suite}-{zlib.crc32(PACKAGES.encode()):08x}"  # Kept as long as it has them all.
+    tree = HOME / name
+    with open(HOME / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # Another run may be making it.
         if tree.exists():
             return tree
-        part = HOME / f"base-{suite}.part"
+        part = HOME / f"{name}.part"
         shutil.rmtree(part, ignore_errors=True)
         command = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", suite, part]
         made = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -5,49 +5,15 @@ booted Debian, used by its people. What is held here is the table in docs/securi
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from debian_box import SUITES, Box, NoTree, base_tree, unavailable, wait_until
+from debian_box import Box, wait_until
 from queue_in_box import DAEMON, RUNNER, WAIT_S, QueueInBox
 
-#: Name -> groups. All but carol may use the queue; dave manages it.
-PEOPLE = {
-    "alice": "queuectl",
-    "bob": "queuectl",
-    "carol": "",
-    "dave": "queuectl,queuectl-admin",
-    "erin": "queuectl",
-    "frank": "queuectl",
-}
 ADMINS = ("root", "dave")
-DENIED, NOT_FOUND = 77, 3
-
-
-@pytest.fixture(scope="module", params=list(SUITES))
-def box(request: pytest.FixtureRequest, deb: Path) -> Iterator[Box]:
-    """
-    A machine with the package and people.
-    """
-    reason = unavailable()
-    if reason is not None:
-        pytest.skip(reason)
-    try:
-        base_tree(request.param)
-    except NoTree as error:
-        pytest.skip(str(error))
-    machine = Box("accounts", request.param)
-    try:
-        machine.boot()
-        machine.push(deb, "/var/tmp/queuectl.deb")
-        machine.run("dpkg", "--install", "/var/tmp/queuectl.deb")
-        for name, groups in PEOPLE.items():
-            machine.run("useradd", "-m", "-s", "/bin/sh", "-G", groups, name)
-        yield machine
-    finally:
-        machine.destroy()
+DENIED, NOT_FOUND, TRY_LATER = 77, 3, 75
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +271,7 @@ def test_jobs_run_on_without_the_daemon(box: Box, alice: QueueInBox, how: str) -
     """
     job_id = f"survives-{how}"
     alice.start_patient(job_id)
-    pid = alice.show(job_id)["pid"]
+    pid = alice.pid_of(job_id)
     daemon, runner = alice.main_pid(DAEMON), alice.main_pid(RUNNER)
     if how == "kill":
         alice.kill(DAEMON, "--signal=KILL")
@@ -324,9 +290,41 @@ def test_a_running_job_is_ended_for_its_owner(box: Box, alice: QueueInBox) -> No
     The daemon has no right over the processes of others; the runner ends them.
     """
     alice.start_patient("ended")
-    pid = alice.show("ended")["pid"]
+    pid = alice.pid_of("ended")
     alice.queuectl("cancel", "ended")
     alice.wait_for_state("ended", "cancelled")
     wait_until(
         lambda: box.run("test", "-e", f"/proc/{pid}", check=False).returncode, WAIT_S, "gone"
     )
+
+
+def test_a_greedy_neighbour_delays_nobody(box: Box) -> None:
+    """
+    One user's long line delays another's first job until one running job ends, and a line longer
+    than the limit is refused, whatever of it would fit.
+    """
+    for words in ("config set workers 1", "config set user_queued_max 250"):
+        assert 0 == ask(box, "dave", *words.split()).returncode
+    line = '{"command": "sleep 0.2"}\n' * 200
+    made = box.run("queuectl", "enqueue", "--file", "-", stdin=line, user="alice")
+    assert 200 == len(made.stdout.split())
+    command = ("queuectl", "enqueue", "--partial", "--file", "-")
+    said = box.run(*command, stdin=line, user="alice", check=False)
+    assert (TRY_LATER, "") == (said.returncode, said.stdout), said
+    assert "user_queued_max" in said.stderr
+
+    bob = QueueInBox(box, user="bob")
+    bob.queuectl("run", "--id", "first", "true")
+    mine = bob.show("first")
+    theirs = json.loads(ask(box, "alice", "list", "--json", "--limit", "0").stdout)
+    between = [
+        job["id"]
+        for job in theirs
+        if job["started_at"] and mine["created_at"] < job["started_at"] < mine["started_at"]
+    ]
+    assert len(between) <= 1, between
+    assert "pending" in [job["state"] for job in theirs]
+
+    assert 0 == ask(box, "alice", "cancel", "--all").returncode
+    for words in ("config unset workers", "config unset user_queued_max"):
+        assert 0 == ask(box, "dave", *words.split()).returncode

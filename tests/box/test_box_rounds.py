@@ -16,8 +16,8 @@ from debian_box import Box, wait_until
 from installation import LIBRARY, write
 from queue_in_box import DAEMON, RUNNER, WAIT_S, QueueInBox
 
-#: How often each step is taken.
-ROUNDS = int(os.environ.get("QUEUECTL_BOX_ROUNDS", "20"))
+#: How often each step is taken, on each of the two systems.
+ROUNDS = int(os.environ.get("QUEUECTL_BOX_ROUNDS", "10"))
 #: Patient jobs that run at once.
 PATIENT_COUNT = 3
 LOAD_COUNT = 300

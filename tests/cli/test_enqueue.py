@@ -4,10 +4,13 @@
 
 import json
 import os
+import pwd
 from pathlib import Path
 
 import pytest
 from conftest import Shell
+
+from queuectld.runtime.system_journal import SOCKET
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,44 @@ def test_all_options_reach_the_job(shared: Shell) -> None:
     assert expected == {name: job[name] for name in expected}
     detail = shared("show", "all-options", "--json").json
     assert detail["env"]["A"] == "b c"
+
+
+def test_in_ones_own_queue_jobs_are_ones_own(shared: Shell) -> None:
+    """
+    Naming oneself says nothing new, naming another account is refused: as option and as field.
+    """
+    own = pwd.getpwuid(os.geteuid()).pw_name
+    other = "daemon" if own != "daemon" else "bin"
+    assert shared.ok("enqueue", "--hold", "--user", own, "true")
+    for words in (("--user", other, "true"), (f'{{"command": "true", "user": "{other}"}}',)):
+        outcome = shared("enqueue", *words)
+        assert (77, "") == (outcome.code, outcome.out)
+        assert outcome.err.count("\n") == 1
+        assert "the machine's queue" in outcome.err
+    outcome = shared("run", "--user", "no-such-account", "true")
+    assert (2, True) == (outcome.code, "no-such-account" in outcome.err)
+
+
+def test_options_beat_fields_for_user_and_output(shared: Shell) -> None:
+    """
+    Like all others; and an output that there is not is refused with those that there are.
+    """
+    own = pwd.getpwuid(os.geteuid()).pw_name
+    document = '{"command": "true", "user": "no-such-account", "output": "journal"}'
+    words = ("enqueue", "--hold", "--json", document, "--user", own, "--output", "file")
+    assert "file" == json.loads(shared.ok(*words))["output"]
+    outcome = shared("enqueue", '{"command": "true", "output": "syslog"}')
+    assert (2, True) == (outcome.code, "file or journal" in outcome.err)
+
+
+@pytest.mark.skipif(os.path.exists(SOCKET), reason="the system's journal listens here")
+def test_without_a_journal_no_output_goes_there(shared: Shell) -> None:
+    """
+    It is refused at once.
+    """
+    outcome = shared("enqueue", "--output", "journal", "true")
+    assert (2, 1) == (outcome.code, outcome.err.count("\n"))
+    assert "journal" in outcome.err
 
 
 def test_a_job_gets_little_of_the_environment(shared: Shell) -> None:

@@ -35,6 +35,7 @@ from queuectld.core.events import (
     StorageChanged,
     TimerFired,
 )
+from queuectld.core.host import NOTHING, Host
 from queuectld.core.peer import EVERYBODY, Peer
 from queuectld.core.queue import Queue
 from queuectld.core.records import FORGET, Record, Stored, load, store
@@ -98,8 +99,9 @@ def picture(queue: Queue, now: int) -> Picture:
         jobs=[views.detail(queue, job, EVERYBODY, 0) for job in state.oldest_first(0)],
         order=[job.number for job in state.newest_first()],
         lines={
-            each.name: sorted({entry for entry in each.ready.entries() if state.is_ready(*entry)})
-            for each in state.queues.values()
+            f"{owner}/{name}": sorted({e for e in line.ready.entries() if state.is_ready(*e)})
+            for owner, share in state.shares.waiting.items()
+            for name, line in share.lines.items()
         },
         timers=sorted(
             {(at, n) for at, n in state.timers.entries() if at > now and state.is_due(at, n)}
@@ -205,7 +207,10 @@ class Conversation:
         return self.runner_ready(known) if runner else self.effects
 
     def runner_ready(
-        self, known: Iterable[int] | None = None, ledger_epoch: int = 0
+        self,
+        known: Iterable[int] | None = None,
+        ledger_epoch: int = 0,
+        unsent: frozenset[tuple[int, int]] = frozenset(),
     ) -> list[Effect]:
         """
         Connect the runner. It knows the running attempts of the jobs with the numbers *known*.
@@ -213,7 +218,7 @@ class Conversation:
         numbers = list(self.queue.state.members["processing"] if known is None else known)
         jobs = [self.queue.state.jobs[number] for number in numbers]
         runs = frozenset((job.number, job.attempt) for job in jobs)
-        return self.handle(RunnerReady(runs, ledger_epoch))
+        return self.handle(RunnerReady(runs, ledger_epoch, unsent))
 
     def runner_gone(self) -> None:
         """
@@ -267,12 +272,12 @@ class Conversation:
 
     # --- requests ---------------------------------------------------------------------------
 
-    def request(self, request: Any, peer: Peer = EVERYBODY) -> Any:
+    def request(self, request: Any, peer: Peer = EVERYBODY, host: Host = NOTHING) -> Any:
         """
         Ask for something and return the effect or response that answers it.
         """
         self._call += 1
-        self.handle(Requested(CLIENT, request, peer))
+        self.handle(Requested(CLIENT, request, peer, host))
         answers = [effect for effect in self.effects if getattr(effect, "client", 0) == CLIENT]
         assert len(answers) == 1, answers
         answer = answers[0]

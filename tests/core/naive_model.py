@@ -5,6 +5,7 @@ The core must agree with it after every step. It shares no line with the core.
 """
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 START_AGAIN_MS = 5_000
 TIMED = ("scheduled", "failed", "processing")
@@ -36,6 +37,7 @@ class ModelJob:
     timeout_ms: int
     grace_ms: int
     on_lost: str
+    user: str | None = None  # None in user mode
     attempt: int = 0  # over all
     attempts: int = 0  # that count
     slot: int = 0
@@ -61,6 +63,13 @@ class Model:
     next_number: int = 1
     #: When SIGKILL was due for a job that still runs.
     killed_at: dict[int, int] = field(default_factory=dict)
+    weights: dict[str | None, int] = field(default_factory=dict)
+    user_running_max: int | None = None
+    user_queued_max: int | None = None
+    #: The users of the jobs that were started, in order, since the daemon began.
+    served: list[str | None] = field(default_factory=list)
+    turns: dict[str | None, Fraction] = field(default_factory=dict)
+    turn: Fraction = Fraction(0)
 
     # --- what happens -----------------------------------------------------------------------
 
@@ -173,9 +182,13 @@ class Model:
             idle = [n for n, job in self.slots.items() if not job and n not in self.draining]
             line = [job for job in self.jobs.values() if job.state == "pending"]
             line = [job for job in line if self._queue_starts(job.queue)]
+            line = [job for job in line if self._user_starts(job.user)]
             if not idle or not line:
                 return
-            job = min(line, key=lambda job: (-job.priority, job.number))
+            first = max(job.priority for job in line)
+            line = [job for job in line if job.priority == first]
+            user = self._next_user(line)
+            job = min((job for job in line if job.user == user), key=lambda job: job.number)
             job.attempt += 1
             job.attempts += 1
             job.slot = min(idle)
@@ -186,6 +199,57 @@ class Model:
         limit, paused = self.queues[name]
         running = sum(j.queue == name and j.state == "processing" for j in self.jobs.values())
         return not paused and (not limit or running < limit)
+
+    def running(self, user: str | None) -> int:
+        """
+        How many jobs of a user run.
+        """
+        return sum(j.user == user and j.state == "processing" for j in self.jobs.values())
+
+    def _user_starts(self, user: str | None) -> bool:
+        limit = self.user_running_max
+        return user is None or limit is None or self.running(user) < limit
+
+    def _next_user(self, line: list[ModelJob]) -> str | None:
+        """
+        Of those with a job in this line, nobody starts one who has as much already as another would
+        have with one more. Of the others, it is who has the earliest turn, then who was served
+        longest ago.
+        """
+        oldest = {job.user: job.number for job in sorted(line, key=lambda job: -job.number)}
+        have = {user: Fraction(self.running(user), self.weight(user)) for user in oldest}
+        more = {user: Fraction(self.running(user) + 1, self.weight(user)) for user in oldest}
+        turns = {user: max(self.turns.get(user, self.turn), self.turn) for user in oldest}
+        left = [user for user in oldest if have[user] < min(more.values())]
+        user = min(left, key=lambda user: (turns[user], self._served_at(user), oldest[user]))
+        self.turn = max(min(turns.values()), turns[user] - 1)
+        self.turns[user] = turns[user] + Fraction(1, self.weight(user))
+        self.served.append(user)
+        return user
+
+    def weight(self, user: str | None) -> int:
+        """
+        Return a user's weight.
+        """
+        return self.weights.get(user, 1)
+
+    def _served_at(self, user: str | None) -> int:
+        return max((at for at, each in enumerate(self.served) if each == user), default=-1)
+
+    def begin_turns(self) -> None:
+        """
+        A daemon begins: nobody had a turn.
+        """
+        self.turns, self.turn, self.served = {}, Fraction(0), []
+
+    def kept(self, user: str | None) -> int:
+        """
+        How many jobs of a user count for its limit.
+        """
+        return sum(
+            job.user == user and job.state not in ("completed", "cancelled")
+            for job in self.jobs.values()
+        )
 
     def advance(self, ms: int) -> None:
         """

@@ -12,9 +12,9 @@ from queuectl.protocol import (
     COMMAND_BYTES_MAX,
     ENV_BYTES_MAX,
     ID_CHARS_MAX,
+    JOB_BYTES_MAX,
     PRIORITY_MAX,
     RETRIES_MAX,
-    SCRIPT_BYTES_MAX,
     SPAN_MS_MAX,
     Enqueue,
     Enqueued,
@@ -315,13 +315,14 @@ RULES: list[tuple[str, dict[str, Any], str]] = [
     ("command", {"command": "a\0b"}, "NUL"),
     ("command", {"command": "é" * (COMMAND_BYTES_MAX // 2 + 1)}, f"at most {COMMAND_BYTES_MAX}"),
     ("script", {"script": ""}, "must not be empty"),
-    ("script", {"script": "x" * (SCRIPT_BYTES_MAX + 1)}, f"at most {SCRIPT_BYTES_MAX} bytes"),
+    ("script", {"script": "x" * (JOB_BYTES_MAX + 1)}, f"at most {JOB_BYTES_MAX} bytes"),
     ("script_name", {"script": "x", "script_name": "a\0"}, "NUL"),
     ("argv", {"argv": []}, 'must name a program, for example ["make", "-j2"]'),
     ("argv", {"argv": ["", "x"]}, "must name a program"),
     ("argv", {"argv": ["x", "\0"]}, "NUL"),
     ("argv", {"argv": ["x", "x" * (COMMAND_BYTES_MAX + 1)]}, f"at most {COMMAND_BYTES_MAX}"),
-    ("argv", {"argv": ["é" * 60_000] * 5}, "at most 524288 bytes"),
+    ("argv", {"argv": ["é" * 60_000] * 3}, f"at most {JOB_BYTES_MAX} bytes"),
+    ("argv", {"script": "x" * JOB_BYTES_MAX, "argv": ["x"]}, f"at most {JOB_BYTES_MAX} bytes"),
     ("id", {"id": ""}, "must not be empty, like job-1; got ''"),
     ("id", {"id": "x" * (ID_CHARS_MAX + 1)}, f"at most {ID_CHARS_MAX} characters"),
     ("id", {"id": "-x"}, "must not begin with a dash"),
@@ -364,7 +365,7 @@ RULES: list[tuple[str, dict[str, Any], str]] = [
     ("env", {"env": {"A=B": "x"}}, "got 'A=B'"),
     ("env", {"env": {"A": "\0"}}, "NUL"),
     ("env", {"env": {"A": "é" * (COMMAND_BYTES_MAX // 2)}}, f"at most {COMMAND_BYTES_MAX} bytes"),
-    ("env", {"env": dict.fromkeys("abc", "x" * 90_000)}, f"at most {ENV_BYTES_MAX} bytes"),
+    ("env", {"env": dict.fromkeys("ab", "x" * 70_000)}, f"at most {ENV_BYTES_MAX} bytes"),
 ]
 
 
@@ -396,7 +397,8 @@ def test_the_limits_themselves_are_allowed() -> None:
     talk = Conversation(workers=0)
     for fields in (
         {"command": "x" * COMMAND_BYTES_MAX},
-        {"script": "x" * SCRIPT_BYTES_MAX},
+        {"script": "x" * JOB_BYTES_MAX},
+        {"argv": ["x", "x" * COMMAND_BYTES_MAX, "x" * COMMAND_BYTES_MAX]},
         {"id": "é" * ID_CHARS_MAX},
         {"priority": PRIORITY_MAX},
         {"priority": -PRIORITY_MAX},

@@ -14,11 +14,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from naive_model import Model, ModelJob
 
 from queuectl.protocol import Enqueue, JobSpec, StartWorkers, StopWorkers
-from queuectld.core.peer import EVERYBODY
+from queuectld.core.peer import EVERYBODY, Peer
 from queuectld.core.views import worker_views
 
 QUEUES = ("default", "a", "b")
 GRACE_MS = 3_000
+#: The accounts of system mode; in user mode there is one.
+MEMBERS = tuple(Peer(1001 + n, user) for n, user in enumerate(("alice", "bob", "carol")))
 
 picks = st.integers(0, 1_000_000)
 small = st.integers(0, 3)
@@ -30,14 +32,19 @@ class Machine(RuleBasedStateMachine):
     """
 
     @initialize(
-        cpu_count=small, retention_s=st.sampled_from([5, 600]), keep=st.sampled_from([2, 99])
+        cpu_count=small,
+        retention_s=st.sampled_from([5, 600]),
+        keep=st.sampled_from([2, 99]),
+        system=st.booleans(),
     )
-    def begin(self, cpu_count: int, retention_s: int, keep: int) -> None:
+    def begin(self, cpu_count: int, retention_s: int, keep: int, system: bool) -> None:
+        self.peers = MEMBERS if system else (EVERYBODY,)
         self.talk = Conversation(workers=max(cpu_count, 1), replay_every=11)
         self.talk.set("kill_after", GRACE_MS)
         self.talk.set("retention", retention_s * 1000)
         self.talk.set("retention_count", keep)
         self.model = Model(self.talk.now, self.talk.cpu_count)
+        self.model.user_queued_max = 100_000
         self.model.set_slots(set(range(1, self.talk.cpu_count + 1)))
         self.model.retention_ms, self.model.retention_count = retention_s * 1000, keep
         self.model.queues["default"] = (0, False)
@@ -53,14 +60,30 @@ class Machine(RuleBasedStateMachine):
         timeout_ms=st.sampled_from([None, 1000, 4000]),
         on_lost=st.sampled_from(["retry", "dead", "hold"]),
         grace_ms=st.sampled_from([None, 0, 500]),
+        who=small,
     )
     def enqueue(self, **fields: Any) -> None:
-        kill_after_ms = fields.pop("grace_ms")
+        kill_after_ms, who = fields.pop("grace_ms"), fields.pop("who")
+        self.make(self.peers[who % len(self.peers)], kill_after_ms, **fields)
+
+    @rule(whose=st.lists(small, min_size=2, max_size=6), queue=st.sampled_from(QUEUES))
+    def enqueue_many(self, whose: list[int], queue: str) -> None:
+        plain = {"priority": 0, "delay_ms": 0, "hold": False, "max_retries": 0}
+        for who in whose:
+            peer = self.peers[who % len(self.peers)]
+            self.make(peer, None, queue=queue, timeout_ms=None, on_lost="dead", **plain)
+
+    def make(self, peer: Peer, kill_after_ms: int | None, **fields: Any) -> None:
+        if not peer.admin:
+            fields["priority"] = min(fields["priority"], 0)
         request = Enqueue(jobs=[JobSpec(command="x", kill_after_ms=kill_after_ms, **fields)])
-        if self.model.full:
-            assert "try_later" == self.talk.refused(request).code
+        user = peer.user or None
+        limit = self.model.user_queued_max
+        crowded = user is not None and limit is not None and self.model.kept(user) >= limit
+        if self.model.full or crowded:
+            assert "try_later" == self.talk.request(request, peer).code
             return
-        assert [str(self.model.next_number)] == self.talk.request(request).ids
+        assert [str(self.model.next_number)] == self.talk.request(request, peer).ids
         due_at = self.model.now + fields["delay_ms"] if fields["delay_ms"] else 0
         state = "held" if fields["hold"] else "scheduled" if due_at else "pending"
         self.model.enqueue(
@@ -75,6 +98,7 @@ class Machine(RuleBasedStateMachine):
                 timeout_ms=fields["timeout_ms"] or 0,
                 grace_ms=GRACE_MS if kill_after_ms is None else kill_after_ms,
                 on_lost=fields["on_lost"],
+                user=user,
             )
         )
         self.settle()
@@ -118,6 +142,25 @@ class Machine(RuleBasedStateMachine):
         name = names[pick % len(names)]
         self.talk.set_queue(name, paused=paused)
         self.model.queues[name] = (self.model.queues[name][0], paused)
+        self.settle()
+
+    @rule(weights=st.dictionaries(st.sampled_from(("alice", "bob")), st.sampled_from((1, 2, 3))))
+    def weigh_users(self, weights: dict[str, int]) -> None:
+        text = ",".join(f"{user}={weight}" for user, weight in weights.items())
+        self.talk.set("user_weights", text or None)
+        self.model.weights = {**weights}
+        self.settle()
+
+    @rule(running=st.sampled_from([None, 1, 2]), queued=st.sampled_from([None, 4, 10]))
+    def limit_users(self, running: int | None, queued: int | None) -> None:
+        self.talk.set("user_running_max", running)
+        self.settle_with(user_running_max=running)
+        self.talk.set("user_queued_max", queued)
+        self.settle_with(user_queued_max=queued)
+
+    def settle_with(self, **limits: int | None) -> None:
+        for name, limit in limits.items():
+            setattr(self.model, name, limit)
         self.settle()
 
     @rule(count=st.integers(1, 2))
@@ -166,6 +209,12 @@ class Machine(RuleBasedStateMachine):
         self.model.end(number, end)
         self.settle()
 
+    @rule(picks=st.lists(picks, max_size=6))
+    def complete_many(self, picks: list[int]) -> None:
+        for pick in picks:
+            if self.running():
+                self.end_run("completed", pick)
+
     @rule(ms=st.sampled_from([1, 500, 2000, 5000, 60_000]))
     def pass_time(self, ms: int) -> None:
         self.talk.advance(ms)
@@ -178,6 +227,16 @@ class Machine(RuleBasedStateMachine):
         self.talk.storage(full=full)
         self.model.full = full
         self.settle()
+
+    @precondition(lambda self: self.model.full or not self.model.runner or not self.model.slots)
+    @rule()
+    def mend(self) -> None:
+        """
+        Let nothing but the queue itself keep jobs from starting.
+        """
+        self.fill_disk(full=False)
+        self.set_workers(3)
+        self.find_runner(set(), None)
 
     @rule()
     def lose_runner(self) -> None:
@@ -198,6 +257,7 @@ class Machine(RuleBasedStateMachine):
             self.talk.runner_ready(known)
         else:
             self.talk.restart(snapshot=restart, known=known)
+            self.model.begin_turns()
             self.model.full = False
         self.model.runner = True
         for number in gone:
@@ -212,6 +272,7 @@ class Machine(RuleBasedStateMachine):
         """
         self.talk.restart(runner=False)
         self.talk.runner_ready(known=[], ledger_epoch=1)
+        self.model.begin_turns()
         self.model.full, self.model.runner = False, True
         for number in self.running():
             if self.model.jobs[number].stop is not None:

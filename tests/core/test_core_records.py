@@ -63,14 +63,17 @@ FULL_JOB = JobEnqueued(
     request_index=2,
     uid=1001,
     user="alice",
+    by_uid=0,
+    by_user="root",
+    output="journal",
 )
 PLAIN_JOB_BODY = (
-    "dc001803cd03e8a770656e64696e6700a764656661756c740a01a12f12c0a474727565c0c0c0c0c0c0c0c0c0c000"
-    "c0c0"
+    "dc001b03cd03e8a770656e64696e6700a764656661756c740a01a12f12c0a474727565c0c0c0c0c0c0c0c0c0c000"
+    "c0c0c0c0c0"
 )
 FULL_JOB_BODY = (
-    "dc001803cd03e8a97363686564756c6564cd07d0a171f601a12f12a16ec091a161a173a2736e"
-    "050607cd07d0a4686f6c6481a141a131a17202cd03e9a5616c696365"
+    "dc001b03cd03e8a97363686564756c6564cd07d0a171f601a12f12a16ec091a161a173a2736e"
+    "050607cd07d0a4686f6c6481a141a131a17202cd03e9a5616c69636500a4726f6f74a76a6f75726e616c"
 )
 GOLDEN: list[tuple[Record, int, int, int, int, str]] = [
     (PLAIN_JOB, 1, 0, 0, 3, PLAIN_JOB_BODY),
@@ -94,7 +97,7 @@ GOLDEN: list[tuple[Record, int, int, int, int, str]] = [
         "9f03cd07d00204cd03e8a6657869746564a66661696c6564cd0fa00101c0a165050607",
     ),
     (JobForgotten(3), 6, FORGET, 0, 3, "9103"),
-    (EnvironmentStored(2, {"A": "1"}), 7, 0, 0, ENV_KEY | 2, "920281a141a131"),
+    (EnvironmentStored(2, {"A": "1"}, 1001), 7, 0, 0, ENV_KEY | 2, "930281a141a131cd03e9"),
     (EnvironmentForgotten(2), 8, FORGET, 0, ENV_KEY | 2, "9102"),
     (SettingsChanged({"max_retries": 5}), 9, 0, 0, TABLE_KEY | 9, "9181ab6d61785f7265747269657305"),
     (QueuesChanged({"q": (2, True)}), 10, 0, 0, TABLE_KEY | 10, "9181a1719202c3"),

@@ -74,6 +74,20 @@ def test_a_start_that_never_reached_the_runner_is_made_with_the_same_attempt() -
     assert [1] == [run.attempt for run in talk.runs(job)]
 
 
+def test_a_start_that_never_left_is_made_whatever_the_runner_remembers() -> None:
+    """
+    No runner can know what was not sent to one: it is started, and what was sent is lost.
+    """
+    talk = Conversation(workers=2)
+    jobs = [talk.enqueue(), talk.enqueue()]
+    talk.runner_gone()
+
+    talk.runner_ready(known=[], ledger_epoch=0, unsent=frozenset({(2, 1)}))
+
+    assert [(2, 1)] == starts(talk)
+    assert ["failed", "processing"] == [talk.state(job) for job in jobs]
+
+
 @pytest.mark.parametrize("stop", ["cancel", "timeout"])
 def test_a_start_that_never_happened_and_is_not_wanted_any_more_just_ends(stop: str) -> None:
     """

@@ -19,6 +19,7 @@ from queuectl.protocol import (
 )
 from queuectl.settings import SETTINGS
 from queuectl.views import SettingValue
+from queuectld.core.records import SettingsChanged, store
 
 
 def start(talk: Conversation, count: int | None = None) -> list[int]:
@@ -202,6 +203,11 @@ GOOD: dict[str, list[SettingValue]] = {
     "retention": [0, 1000],
     "retention_count": [0, 1000],
     "output_limit": [65_536, None],
+    "user_weights": ["alice=2", " alice = 1 , bob=100 ", None],
+    "user_running_max": [1, None],
+    "user_queued_max": [1, 5, None],
+    "user_bytes_max": [1 << 20, None],
+    "user_connections_max": [1, 512],
 }
 BAD: dict[str, list[SettingValue]] = {
     "max_retries": [-1, 1001, 1.5, "3", None],
@@ -215,6 +221,14 @@ BAD: dict[str, list[SettingValue]] = {
     "retention": [-1, None],
     "retention_count": [-1, None],
     "output_limit": [1, "big"],
+    "user_weights": [
+        *("", "alice", "alice=", "=2", "a b=2", "alice=0", "alice=101", "alice=1.5", "alice=-1"),
+        *("alice=2,", "alice=2,alice=3", 2, ",".join(f"u{n}=1" for n in range(1000))),
+    ],
+    "user_running_max": [0, WORKERS_MAX + 1, "2"],
+    "user_queued_max": [0, -1, 10_000_001],
+    "user_bytes_max": [0, "1M"],
+    "user_connections_max": [0, 513, None],
 }
 
 
@@ -260,6 +274,18 @@ def test_settings_have_aliases_and_kebab_case() -> None:
     refused = talk.refused(SetConfig(key="\x1bx", value=3))
     assert ("usage", "key") == (refused.code, refused.field)
     assert "no setting '\\x1bx'; queuectl config list" == refused.message
+
+
+def test_settings_of_a_newer_release_are_left_alone() -> None:
+    """
+    A key or a value that only a newer one knows stops neither the replay nor the queue.
+    """
+    talk = Conversation()
+    newer = {"max_retries": 5, "flux": 1, "on_lost": "explode", "user_weights": "alice=1.5"}
+    talk.stored.append(store(SettingsChanged(newer)))
+    talk.restart()
+    assert {"max_retries": 5} == talk.queue.state.settings
+    talk.enqueue()
 
 
 def test_a_setting_that_does_not_change_is_not_recorded() -> None:

@@ -1,5 +1,5 @@
 """
-The queue's time and the writer thread, with twins of what they stand on.
+The queue's time and the journal's slow calls, with twins of what they stand on.
 """
 
 import select
@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from queuectld.runtime import clock
+from queuectld.runtime import clock, committer
 from queuectld.runtime.clock import STEP_MS, Clock
-from queuectld.runtime.committer import Committer
+from queuectld.runtime.committer import QUICK_S_MAX, Committer
 
 
 class Times:
@@ -115,3 +115,45 @@ def test_the_committer_hands_on_what_a_task_raises() -> None:
     committer.submit(threading.get_ident)
     assert committer.collect(wait=True) != (threading.get_ident(), None)
     committer.close()
+
+
+def test_a_task_is_run_where_it_is_if_the_loop_says_so() -> None:
+    """
+    run() does the work in the loop's own thread and hands on what is raised, like submit().
+    """
+    committer = Committer()
+
+    def fail() -> None:
+        raise KeyError("no such luck")
+
+    assert committer.run(threading.get_ident) == (threading.get_ident(), None)
+    assert isinstance(committer.run(fail)[1], KeyError)
+    assert not committer.busy
+    assert select.select([committer.wake_fd], [], [], 0)[0] == []
+    committer.close()
+
+
+@pytest.mark.parametrize("on_thread", [False, True])
+def test_the_disk_is_quick_while_its_last_task_was(
+    monkeypatch: pytest.MonkeyPatch, on_thread: bool
+) -> None:
+    """
+    It is measured wherever the task ran, and a disk that was never used is not quick.
+    """
+    times = [0.0]
+    monkeypatch.setattr(committer.time, "monotonic", lambda: times[0])
+    disk = Committer()
+    assert not disk.is_quick
+    for took_s in (QUICK_S_MAX, QUICK_S_MAX * 1.5, QUICK_S_MAX / 2):
+
+        def task(took_s: float = took_s) -> None:
+            times[0] += took_s
+
+        times[0] = 0.0
+        if on_thread:
+            disk.submit(task)
+            assert disk.collect(wait=True) == (None, None)
+        else:
+            assert disk.run(task) == (None, None)
+        assert disk.is_quick == (took_s <= QUICK_S_MAX)
+    disk.close()

@@ -38,7 +38,7 @@ from queuectl.protocol import (
     Waited,
     encode,
 )
-from queuectld.runtime.server import CLIENTS_MAX
+from queuectld.runtime.quotas import CLIENTS_MAX
 
 
 @pytest.fixture(autouse=True)
@@ -264,8 +264,8 @@ def test_too_many_connections_are_told_so(daemon: DaemonProcess) -> None:
 
 def test_a_daemon_without_descriptors_serves_on(daemon: DaemonProcess) -> None:
     """
-    With no descriptor left new connections wait, those that are there are served, and all goes on
-    by itself when there are some again.
+    With no descriptor left new connections are told so, those that are there are served, and all
+    goes on by itself when there are some again.
     """
     with daemon.client() as client:
         client.call(Status(), StatusReport)
@@ -273,7 +273,11 @@ def test_a_daemon_without_descriptors_serves_on(daemon: DaemonProcess) -> None:
         limits = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (used, limits[1]))
         late = Raw(daemon.socket)
-        late.send(HELLO)
+        refused = late.receive()
+        assert isinstance(refused, Refused)
+        assert refused.code == "try_later"
+        assert "no descriptor" in refused.message
+        assert late.receive() is None
         (job_id,) = client.enqueue([JobSpec(command="true", hold=True)]).ids
         assert job_id is not None
         with pytest.raises(RequestRefused) as refusal:
@@ -281,8 +285,6 @@ def test_a_daemon_without_descriptors_serves_on(daemon: DaemonProcess) -> None:
             client.call(Logs(id="no-such-job"), LogEnd)
         assert refusal.value.code == "not_found"
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
-    assert late.receive().pid == daemon.pid
-    late.close()
     check_served(daemon)
 
 

@@ -4,6 +4,7 @@ Random requests and random bytes, while an honest client is served.
 They come from a seed, which is printed; QUEUECTL_SEED replays it.
 """
 
+import functools
 import os
 import random
 import select
@@ -14,13 +15,19 @@ from typing import Any
 import msgspec
 import pytest
 from daemon_process import DaemonProcess
-from raw_connection import HELLO, Raw, check_served
+from raw_connection import HELLO, Raw, check_served, decode
 
 from queuectl.framing import pack_frame
-from queuectl.protocol import Request, Status, StatusReport
+from queuectl.protocol import Refused, Request, Status, StatusReport, encode
 
 SEED = int(os.environ.get("QUEUECTL_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
-FRAMES = 20_000
+FRAMES = 100_000
+# Frames sent over one connection: of those whose bytes are broken most end it.
+FRAMES_PER_CONNECTION = 24
+# Of the frames, those whose bytes are broken too, not only what they say.
+BROKEN_SHARE = 0.1
+CONNECTIONS_AT_ONCE = 16
+GROWTH_BYTES_MAX = 64 << 20
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +52,7 @@ def random_request(chance: random.Random, call: int) -> dict[str, Any]:
     """
     kind = chance.choice(OPS)
     fields: dict[str, Any] = {"op": kind.__struct_config__.tag, "call": call}
-    for field in msgspec.structs.fields(kind):
+    for field in fields_of(kind):
         if chance.random() < 0.5 and field.name != "call":
             fields[field.name] = random_value(chance, field.type)
     if fields["op"] == "enqueue" and isinstance(fields.get("jobs"), list):
@@ -56,11 +63,14 @@ def random_request(chance: random.Random, call: int) -> dict[str, Any]:
     return fields
 
 
+fields_of = functools.cache(msgspec.structs.fields)
+type_info = functools.cache(msgspec.inspect.type_info)
+
+
 def random_value(chance: random.Random, kind: Any) -> Any:
-    info = msgspec.inspect.type_info(kind)
     if chance.random() < 0.3:
         return chance.choice(STRANGE)
-    return value_of(chance, info)
+    return value_of(chance, type_info(kind))
 
 
 def value_of(chance: random.Random, info: Any) -> Any:
@@ -101,52 +111,82 @@ def mutated(chance: random.Random, payload: bytes) -> bytes:
     return bytes(data)
 
 
-def test_random_requests_do_no_harm(daemon: DaemonProcess) -> None:
+class Sender:
+    """
+    One connection that sends broken requests, numbered from 1, and then asks for the status.
+    """
+
+    def __init__(self, daemon: DaemonProcess, chance: random.Random) -> None:
+        frames = [HELLO]
+        for call in range(1, FRAMES_PER_CONNECTION + 1):
+            payload = msgspec.msgpack.encode(random_request(chance, call))
+            if chance.random() < BROKEN_SHARE:
+                payload = mutated(chance, payload)
+            frames.append(pack_frame(payload))
+        self.last_call = FRAMES_PER_CONNECTION + 1
+        frames.append(pack_frame(encode(Status(call=self.last_call))))
+        self._data = memoryview(b"".join(frames))
+        self._raw = Raw(daemon.socket)
+        self._raw.sock.setblocking(False)
+        #: Of the requests that were answered the last.
+        self.answered_call = 0
+
+    def go_on(self) -> bool:
+        """
+        Send what is taken and read what has come. Returns whether that was not all.
+        """
+        readable, writable, _ = select.select(
+            [self._raw.sock], [self._raw.sock] if self._data else [], [], 20
+        )
+        assert readable or writable, "neither an answer nor an end"
+        try:
+            if writable:
+                self._data = self._data[self._raw.sock.send(self._data) :]
+            if readable:
+                data = self._raw.sock.recv(1 << 20)
+                if not data:
+                    return False
+                self._raw.reader.feed(data)
+        except BlockingIOError:
+            return True
+        except (BrokenPipeError, ConnectionResetError):
+            self._data = self._data[:0]  # What it said before it hung up may still be read.
+            return True
+        for frame in self._raw.reader:
+            answer = decode(frame)
+            assert not (isinstance(answer, Refused) and "Traceback" in answer.message)
+            if 0 < answer.call <= self.last_call:
+                self.answered_call = max(self.answered_call, answer.call)
+        return self.answered_call < self.last_call
+
+    def close(self) -> None:
+        self._raw.close()
+
+
+def test_a_hundred_thousand_broken_requests_do_no_harm(daemon: DaemonProcess) -> None:
     """
     Whatever the fields hold and whichever bytes are broken: the daemon goes on, an honest client is
-    served meanwhile, and memory does not grow by more than the jobs that were made.
+    served meanwhile, and memory stays within bounds.
     """
     print(f"QUEUECTL_SEED={SEED}")
     chance = random.Random(SEED)
     honest = daemon.client()
-    sent = 0
-    while sent < FRAMES:
-        connection = Raw(daemon.socket)
-        frames = [HELLO]
-        for call in range(1, 401):
-            payload = msgspec.msgpack.encode(random_request(chance, call))
-            if chance.random() < 0.25:
-                payload = mutated(chance, payload)
-            frames.append(pack_frame(payload))
-        sent += len(frames)
-        connection.sock.setblocking(False)
-        pour(connection, b"".join(frames))
-        connection.close()
+    before_bytes = daemon.rss_bytes()
+    taken = 0
+    while taken < FRAMES:
+        senders = [Sender(daemon, chance) for _ in range(CONNECTIONS_AT_ONCE)]
+        for sender in senders:
+            while sender.go_on():
+                pass
+            taken += min(sender.answered_call, FRAMES_PER_CONNECTION)
+            sender.close()
+        Raw.made.clear()
         assert honest.call(Status(), StatusReport, timeout_ms=20_000).daemon.pid == daemon.pid
     assert "Traceback" not in daemon.log
     check_served(daemon)
+    assert daemon.rss_bytes() - before_bytes < GROWTH_BYTES_MAX
     daemon.restart()
     check_served(daemon)
-
-
-def pour(connection: Raw, data: bytes) -> None:
-    """
-    Send as much of *data* as the daemon takes, reading what it says and forgetting it.
-    """
-    view = memoryview(data)
-    idle = 0
-    while view and idle < 3:
-        readable, writable, _ = select.select([connection.sock], [connection.sock], [], 0.05)
-        idle = 0 if readable or writable else idle + 1
-        try:
-            if readable and not connection.sock.recv(1 << 20):
-                return
-            if writable:
-                view = view[connection.sock.send(view) :]
-        except BlockingIOError:
-            pass
-        except (BrokenPipeError, ConnectionResetError):
-            return
 
 
 def test_random_bytes_do_no_harm(daemon: DaemonProcess) -> None:

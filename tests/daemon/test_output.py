@@ -2,7 +2,9 @@
 Output: of real jobs through a real daemon, and the files alone, with holes and at every boundary.
 """
 
+import errno
 import os
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -39,6 +41,34 @@ def read_all(fd: int, offset: int = 0) -> tuple[bytes, int]:
 
 
 # --- files ----------------------------------------------------------------------------------------
+
+
+def test_the_folders_of_output_are_spread_where_the_file_system_can(
+    tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The flag is asked for once and kept with what else is set; a file system without flags, or one
+    that does not take this one, changes nothing.
+    """
+    asked: list[int] = []
+    flags = [0x80000]
+
+    def ioctl(_fd: int, request: int, argument: bytes) -> bytes:
+        if request == output._FS_IOC_SETFLAGS:
+            (flags[0],) = struct.unpack("i", argument)
+            asked.append(flags[0])
+        return struct.pack("i", flags[0])
+
+    monkeypatch.setattr(output.fcntl, "ioctl", ioctl)
+    for _ in range(2):
+        OutputStore(f"{tmp_path}/output")
+    assert [0x80000 | output._FS_TOPDIR_FL] == asked
+
+    def refuse(_fd: int, _request: int, _argument: bytes) -> bytes:
+        raise OSError(errno.ENOTTY, "no flags here")
+
+    monkeypatch.setattr(output.fcntl, "ioctl", refuse)
+    os.close(OutputStore(f"{tmp_path}/output").create(1, 1))
 
 
 def test_a_chunk_is_what_is_there(file: int) -> None:

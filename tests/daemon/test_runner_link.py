@@ -4,17 +4,15 @@ The daemon's end of the connection to the runner, against a runner that follows 
 
 import errno
 import os
-import select
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-import structlog
+from scripted_runner import WELCOME, Script
 
 from queuectld.core.effects import StartRun
 from queuectld.core.events import (
-    Event,
     RunExited,
     RunnerGone,
     RunnerReady,
@@ -22,78 +20,7 @@ from queuectld.core.events import (
     StartRefused,
 )
 from queuectld.runner import messages
-from queuectld.runner.endpoint import listen
-from queuectld.runtime.output import OutputStore
-from queuectld.runtime.runner_link import RETRY_MS_MAX, RunnerLink
-
-WELCOME = messages.pack_welcome(messages.Welcome(messages.VERSION, 77, 1000, 5, "1.0"))
-
-
-class Script:
-    """
-    Both ends: the link under test, and the socket of a runner that says what a test makes it say.
-    """
-
-    def __init__(self, directory: str) -> None:
-        os.mkdir(f"{directory}/runner", 0o700)
-        directory_fd = os.open(f"{directory}/runner", os.O_RDONLY)
-        self.listener = listen(directory_fd)
-        os.close(directory_fd)
-        self.events: list[Event] = []
-        self.handlers: dict[int, Callable[[int], None]] = {}
-        self.epoll = select.epoll()
-        self.link = RunnerLink(
-            f"{directory}/runner",
-            epoch=9,
-            epoll=self.epoll,
-            handlers=self.handlers,
-            event=self.events.append,
-            output=OutputStore(f"{directory}/output"),
-            log=structlog.get_logger(),
-        )
-        self.runner: socket.socket | None = None
-        self.now = 1_000_000
-
-    def connect(self) -> socket.socket:
-        """
-        Have the link connect; return the runner's end, on which HELLO has come.
-        """
-        self.link.attend(self.now)
-        self.runner, _ = self.listener.accept()
-        self.runner.settimeout(10)
-        hello = messages.unpack_request(self.runner.recv(100))
-        assert hello == messages.Hello(messages.VERSION, 9)
-        return self.runner
-
-    def greet(self) -> socket.socket:
-        """
-        The same, and go through the greeting with nothing to tell.
-        """
-        runner = self.connect()
-        self.say(WELCOME, messages.pack_ready())
-        self.events.clear()
-        return runner
-
-    def say(self, *packets: bytes) -> None:
-        assert self.runner is not None
-        for packet in packets:
-            self.runner.send(packet)
-        self.pump()
-
-    def pump(self) -> None:
-        """
-        Let the link hear what there is.
-        """
-        while ready := self.epoll.poll(0):
-            for fd, events in ready:
-                self.handlers[fd](events)
-
-    def close(self) -> None:
-        self.link.close()
-        if self.runner is not None:
-            self.runner.close()
-        self.listener.close()
-        self.epoll.close()
+from queuectld.runtime.runner_link import RETRY_MS_MAX
 
 
 @pytest.fixture
@@ -239,6 +166,28 @@ def test_a_refusal_of_an_account_is_explained(script: Script, reason: int) -> No
     assert [StartRefused(1, 1, f"could not start: {words}", final=True)] == script.events
 
 
+@pytest.mark.parametrize(
+    "packet",
+    [
+        messages.pack_running(1, 1, 55, 1),
+        messages.pack_exited(messages.Exited(1, 1, 0, True, 1, 2, False, 0, 0, 0)),
+        messages.pack_refused(1, 1, errno.ENOENT, messages.EXEC),
+    ],
+    ids=["running", "exited", "refused"],
+)
+def test_what_was_started_is_kept_until_it_is_heard_of(script: Script, packet: bytes) -> None:
+    """
+    Whatever is heard first: that it runs, that it ended, or why it did not start.
+    """
+    runner = script.greet()
+    script.link.start(run())
+    _, fds, _, _ = socket.recv_fds(runner, 1 << 20, 4)
+    os.close(fds[0])
+    assert [(1, 1)] == list(script.link._starting)
+    script.say(packet)
+    assert {} == script.link._starting
+
+
 def test_a_second_start_of_an_attempt_is_no_event(script: Script) -> None:
     """
     The first one goes on, so nothing ended.
@@ -333,3 +282,26 @@ def test_without_a_runner_nothing_is_sent(script: Script) -> None:
     runner.setblocking(False)
     with pytest.raises(BlockingIOError):
         runner.recv(100)
+
+
+def test_starts_that_never_left_are_told_at_the_next_greeting(script: Script) -> None:
+    """
+    One that was decided while the link was down, and those that were waiting for room or found the
+    runner's end closed; not one that the runner may have read.
+    """
+    runner = script.greet()
+    script.link.start(run(1))
+    assert isinstance(messages.unpack_request(runner.recv(1 << 20)), messages.Start)
+    runner.shutdown(socket.SHUT_RD)
+    script.link.start(run(2))
+    runner.close()
+    script.pump()
+    script.link.start(run(3))
+    script.events.clear()
+    script.now += RETRY_MS_MAX
+    script.connect()
+    script.say(WELCOME, messages.pack_ready())
+    assert [RunnerReady(frozenset(), 5, frozenset({(2, 1), (3, 1)}))] == script.events
+    script.events.clear()
+    script.say(messages.pack_ready())
+    assert [RunnerReady(frozenset(), 5)] == script.events

@@ -1,104 +1,16 @@
 """
-The server alone: its loop is stepped by hand, its clients are plain sockets.
+The server: what it takes, what it answers, and in which order.
 """
 
 import os
-import select
-import socket
-from collections.abc import Callable, Iterator
-from typing import Any
 
-import pytest
+from stepped_server import HELLO, Stepped, received, statuses
 
-from queuectl.framing import FrameReader, pack_frame
-from queuectl.protocol import (
-    PROTOCOL_VERSION,
-    Done,
-    Enqueued,
-    Hello,
-    Jobs,
-    Output,
-    Refused,
-    Response,
-    Status,
-    Welcome,
-    decoder,
-    encode,
-)
+from queuectl.protocol import Done, Enqueued, Jobs, Output, Refused, Welcome
 from queuectl.views import JobView
-from queuectld.runtime.server import (
-    REQUESTS_PER_TURN_MAX,
-    UNANSWERED_MAX,
-    WRITE_BYTES_MAX,
-    Server,
-    listen,
-)
-
-decode = decoder(*Response.__args__).decode
-HELLO = pack_frame(encode(Hello(protocol=PROTOCOL_VERSION)))
-
-
-def statuses(first: int, last: int) -> bytes:
-    return b"".join(pack_frame(encode(Status(call=n))) for n in range(first, last + 1))
-
-
-class Stepped:
-    """
-    A server whose loop turns when a test says so.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.asked: list[tuple[int, Any]] = []
-        self.gone: list[int] = []
-        self.handlers: dict[int, Callable[[int], None]] = {}
-        self.epoll = select.epoll()
-        self.server = Server(
-            path,
-            self.epoll,
-            self.handlers,
-            lambda: Welcome(protocol=PROTOCOL_VERSION, version="1.0"),
-        )
-        self.server.handle = lambda client, request: self.asked.append((client, request))
-        self.server.gone = self.gone.append
-
-    def turn(self) -> None:
-        for fd, events in self.epoll.poll(0):
-            if fd in self.handlers:
-                self.handlers[fd](events)
-        self.server.attend(0)
-        self.server.flush()
-
-    def connect(self) -> socket.socket:
-        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        client.connect(self.server.path)
-        client.settimeout(10)
-        self.turn()
-        return client
-
-    def close(self) -> None:
-        self.server.close()
-        self.epoll.close()
-
-
-@pytest.fixture
-def stepped(tmp_path: os.PathLike[str]) -> Iterator[Stepped]:
-    stepped = Stepped(f"{tmp_path}/q.sock")
-    yield stepped
-    stepped.close()
-
-
-def received(client: socket.socket) -> list[Any]:
-    """
-    Return the responses that have come.
-    """
-    reader = FrameReader()
-    client.setblocking(False)
-    try:
-        while data := client.recv(1 << 20):
-            reader.feed(data)
-    except BlockingIOError:
-        pass
-    return [decode(frame) for frame in reader]
+from queuectld.runtime.connection import UNANSWERED_MAX, WRITE_BYTES_MAX
+from queuectld.runtime.listening import listen
+from queuectld.runtime.server import REQUESTS_PER_TURN_MAX
 
 
 def test_a_turn_takes_a_few_requests_of_each(stepped: Stepped) -> None:
@@ -106,7 +18,7 @@ def test_a_turn_takes_a_few_requests_of_each(stepped: Stepped) -> None:
     One that sent hundreds does not keep the one that sent a single one waiting.
     """
     with stepped.connect() as greedy, stepped.connect() as modest:
-        greedy.sendall(HELLO + statuses(1, 100))
+        greedy.sendall(HELLO + statuses(1, 4 * REQUESTS_PER_TURN_MAX))
         modest.sendall(HELLO + statuses(1, 1))
         stepped.turn()
         clients = [client for client, _ in stepped.asked]
@@ -115,7 +27,9 @@ def test_a_turn_takes_a_few_requests_of_each(stepped: Stepped) -> None:
         assert stepped.server.next_deadline() == 0
         for _ in range(20):
             stepped.turn()
-        assert [each.call for client, each in stepped.asked if client == 1] == [*range(1, 101)]
+        assert [each.call for client, each in stepped.asked if client == 1] == [
+            *range(1, 4 * REQUESTS_PER_TURN_MAX + 1)
+        ]
         assert stepped.server.next_deadline() is None
 
 
@@ -161,7 +75,7 @@ def test_one_that_does_not_read_is_not_read(stepped: Stepped) -> None:
         sent = 0
         while stepped.server.may_stream(1):
             stepped.server.reply(1, Output(call=1, attempt=1, offset=0, data=b"x" * 65536))
-            stepped.server.flush()
+            stepped.server.flush(stepped.now)
             sent += 1
             assert sent * 65536 < 4 * WRITE_BYTES_MAX
         client.sendall(statuses(2, 2))

@@ -48,6 +48,27 @@ def build(
     return Packages(deb, rpm)
 
 
+def unpacked(tree: Path) -> Path:
+    """
+    Return *tree*, made: the sources as an archive of the commit has them, without git, and with the
+    modes that tar gives them for who works with umask 002; what was downloaded already comes along.
+    """
+    from build import SOURCES, source_date_epoch
+
+    for name in (*SOURCES, "build/wheels", "build/nfpm"):
+        source, target = ROOT / name, tree / name
+        if not source.exists():
+            continue  # Nothing was downloaded yet.
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copy2 if source.is_file() else shutil.copytree
+        copy(source, target)
+    seconds = source_date_epoch()
+    for path in tree.rglob("*"):
+        os.utime(path, (seconds, seconds))
+        path.chmod(path.stat().st_mode | 0o020)
+    return tree
+
+
 def need(*programs: str) -> None:
     """
     Skip the test, with the reason, where a program is missing.

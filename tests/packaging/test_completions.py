@@ -94,6 +94,8 @@ def test_values() -> None:
     assert ["--state=pending", "--state=processing"] == words("list", "--state=p")
     assert ["auto", "always", "never"] == words("--color", "")
     assert ["high"] == words("enqueue", "--priority", "h")
+    assert ["file", "journal"] == words("run", "--output", "")
+    assert "root" in words("enqueue", "--user", "ro")
     assert [FILES] == words("enqueue", "--script", "")
     assert [DIRECTORIES] == words("enqueue", "--cwd", "x")
     assert [FILES] == words("--socket", "/r")
@@ -223,23 +225,32 @@ class Terminal:
         os.close(self.master)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_tab_in_a_real_shell(shell: str, daemon: DaemonProcess, tmp_path: Path) -> None:
+#: How each shell comes to the completion: as its user does it, and as the packages do for zsh.
+LOADING = {
+    "bash": 'eval "$(queuectl completion bash)"',
+    "zsh": 'autoload -Uz compinit; compinit -u -D; eval "$(queuectl completion zsh)"',
+    "zsh installed": "fpath=($PWD/functions $fpath); autoload -Uz compinit; compinit -u -D",
+}
+
+
+@pytest.mark.parametrize("way", LOADING)
+def test_tab_in_a_real_shell(way: str, daemon: DaemonProcess, tmp_path: Path) -> None:
     """
-    A command, an option's value after `=`, an id from the daemon, and a file.
+    A command, an option's value after `=`, an id and a queue from the daemon, a setting, a file.
     """
+    shell = way.partition(" ")[0]
     need(shell)
+    (tmp_path / "functions").mkdir()
+    (tmp_path / "functions/_queuectl").write_text(SCRIPTS["zsh"])
     (tmp_path / "only-file.json").touch()
     environment = environment_of(daemon, tmp_path)
     options = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["-f", "-i"]}[shell]
     terminal = Terminal([shell, *options], environment, tmp_path)
     try:
-        begin = {
-            "bash": "PS1='ready> '; ",
-            "zsh": "unsetopt zle_bracketed_paste; PS1='ready> '; autoload -Uz compinit; "
-            "compinit -u -D; ",
-        }[shell]
-        terminal.press(begin + f'eval "$(queuectl completion {shell})"; echo load""ed\n')
+        prompt = "PS1='ready> '"
+        if shell == "zsh":
+            prompt += "; unsetopt zle_bracketed_paste"
+        terminal.press(f'{prompt}; {LOADING[way]}; echo load""ed\n')
         terminal.wait_for("loaded")
         terminal.wait_for("ready> ")
         for typed, completed in (
@@ -247,6 +258,8 @@ def test_tab_in_a_real_shell(shell: str, daemon: DaemonProcess, tmp_path: Path) 
             ("list --state=proc\t", "=processing "),
             ("queuectl show alpha\t", "alpha "),
             ("queuectl show beta\t", "beta"),
+            ("queuectl queue pause hea\t", "heavy "),
+            ("queuectl config get max_re\t", "max_retries "),
             ("queuectl enqueue -f only\t", "only-file.json "),
         ):
             line = typed if typed.startswith("queuectl") else f"queuectl {typed}"
@@ -280,6 +293,8 @@ def test_tab_in_fish(daemon: DaemonProcess, tmp_path: Path) -> None:
 
     assert ["cancel\tcancel jobs"] == offered("queuectl canc")
     assert ["alpha\tpending echo one"] == offered("queuectl show alph")
+    assert ["heavy"] == [e.partition("\t")[0] for e in offered("queuectl list --queue h")]
+    assert ["max_retries"] == [e.partition("\t")[0] for e in offered("queuectl config get max_re")]
     assert ["--state=processing"] == [
         e.partition("\t")[0] for e in offered("queuectl list --state=pro")
     ]

@@ -5,6 +5,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -38,6 +39,7 @@ class MachineTwin(Machine):
             "owner": Owner(0, 50, 0o140660),
             "file_system": DISK,
             "runs_systemd": True,
+            "has_idle_system_queue": False,
             "lingers": False,
             "cgroup": "/system.slice/queuectl-runner.service",
             "is_delegated": True,
@@ -207,7 +209,7 @@ def test_nothing_unknown_is_found() -> None:
     [
         ({"listed_groups": {1000}}, "alice is not in group queuectl", "usermod -aG queuectl alice"),
         ({}, "not since this login", "newgrp queuectl"),
-        ({"owner": Owner(0, 50, 0o140600), "listed_groups": {1000}}, "belongs to root alone", ""),
+        ({"owner": Owner(0, 50, 0o140600), "listed_groups": {1000}}, "user root", ""),
     ],
 )
 def test_a_user_who_is_not_let_in(facts: dict[str, Any], words: str, mend: str) -> None:
@@ -218,6 +220,41 @@ def test_a_user_who_is_not_let_in(facts: dict[str, Any], words: str, mend: str) 
     assert ("socket", "problem") == (found.check, found.level)
     assert words in found.text
     assert mend in found.mend
+
+
+def test_no_other_group_is_to_be_joined() -> None:
+    """
+    A socket that fell to another group is mended, not its group joined, which may be root's.
+    """
+    facts = {"owner": Owner(0, 51, 0o140660), "listed_groups": {1000}}
+    found = look(None, fault="not permitted", fault_code="denied", **facts)
+    problems = [each for each in found if each.level == "problem"]
+    assert ["socket", "permissions"] == [each.check for each in problems]
+    assert "" == problems[0].mend
+    assert "systemctl restart queuectld.socket" in problems[1].mend
+
+
+def test_nobody_answers() -> None:
+    """
+    Systemd listens for a daemon that refuses to start, or it hangs: what it says is looked at.
+    """
+    timed_out = {"fault": "no answer in time", "fault_code": "timed_out"}
+    found = the_fault(None, **timed_out)
+    assert ("socket", "problem") == (found.check, found.level)
+    assert "journalctl -u queuectld" in found.mend
+    own = {"socket": "/run/user/1000/queuectl/queuectl.sock", "owner": None}
+    assert "tail /home/alice/state/queuectld.log" == the_fault(None, **timed_out, **own).mend
+
+
+def test_the_machines_queue_was_not_started() -> None:
+    """
+    Where presets enable nothing, as on Fedora, commands would quietly use a queue of one's own.
+    """
+    own = {"socket": "/run/user/1000/queuectl/queuectl.sock", "owner": Owner(1000, 50, 0o140600)}
+    found = the_fault(has_idle_system_queue=True, **own)
+    assert ("socket", "warning") == (found.check, found.level)
+    assert "systemctl enable --now queuectld" == found.mend
+    assert [] == faults(has_idle_system_queue=True)
 
 
 def test_nobody_listens() -> None:
@@ -272,6 +309,15 @@ def test_the_machine_itself(tmp_path: os.PathLike[str]) -> None:
     assert empty.cgroup(1) is None
     assert not empty.runs_systemd()
     assert not empty.lingers(0)
+    assert not empty.has_idle_system_queue()
+    unit = Path(tmp_path, "usr/lib/systemd/system/queuectld.socket")
+    unit.parent.mkdir(parents=True)
+    unit.touch()
+    assert empty.has_idle_system_queue()
+    socket = Path(tmp_path, SYSTEM_SOCKET.lstrip("/"))
+    socket.parent.mkdir(parents=True)
+    socket.touch()
+    assert not empty.has_idle_system_queue()
 
 
 def queuectl(daemon: DaemonProcess, *words: str) -> "subprocess.CompletedProcess[str]":

@@ -5,6 +5,7 @@ What is in the packages, and that it is the same each time.
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from package_files import (
     need,
     output,
     rpm_query,
+    unpacked,
 )
 
 from queuectl import __version__
@@ -41,19 +43,37 @@ SCRIPTS = sorted(
 )
 
 
-def test_two_builds_have_the_same_bytes(packages: Packages) -> None:
+def test_two_builds_have_the_same_bytes(packages: Packages, tmp_path: Path) -> None:
     """
-    Neither umask, time zone, language nor the times of the checkout's files leave a trace.
+    Neither folder, umask, modes, time zone nor language leave a trace; an unpacked archive, without
+    git, makes what the repository makes.
     """
-    source = ROOT / "queuectl/__init__.py"
-    times = source.stat()
-    os.utime(source, (1, 1))
-    try:
-        again = build({"TZ": "Asia/Kathmandu", "LC_ALL": "C"}, umask=0o077)
-    finally:
-        os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    changed = {"TZ": "Asia/Kathmandu", "LC_ALL": "C"}
+    again = build(changed, umask=0o077, tree=unpacked(tmp_path / "tree"))
     for first, second in zip(packages, again, strict=True):
         assert first.read_bytes() == second.read_bytes(), second.name
+
+
+def test_a_time_that_cannot_be_had(tmp_path: Path) -> None:
+    """
+    A time that is none, and a repository that git will not read, end the build with what to do.
+    """
+    tree = unpacked(tmp_path / "tree")
+    command = [sys.executable, tree / "packaging/build.py", "--man", tmp_path / "man"]
+
+    def complaint(**environment: str) -> str:
+        inside = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
+        done = subprocess.run(
+            command, env={**inside, **environment}, capture_output=True, text=True, check=False
+        )
+        assert 1 == done.returncode
+        return done.stderr
+
+    expected = "build.py: SOURCE_DATE_EPOCH is 'now'; seconds since 1970, or leave it unset\n"
+    assert expected == complaint(SOURCE_DATE_EPOCH="now")
+    (tree / ".git").touch()
+    assert "set SOURCE_DATE_EPOCH to it\n" in complaint()
+    assert "(there is no git here)" in complaint(PATH="/nowhere")
 
 
 def test_another_time_is_another_package() -> None:
@@ -181,7 +201,9 @@ def test_rpm_header(packages: Packages) -> None:
     needed = [
         each for each in rpm_query(packages.rpm, "[%{REQUIRENAME}\n]") if "rpmlib" not in each
     ]
-    assert ["python3-systemd", "systemd"] == [each for each in needed if each[0] != "("]
+    assert ["systemd"] == [each for each in needed if each[0] != "("]
+    # There is none for an interpreter that stands beside an older python3.
+    assert "(python3-systemd if python3 >= 3.11)" in needed
 
 
 def test_lintian(packages: Packages) -> None:

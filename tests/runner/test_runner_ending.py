@@ -227,6 +227,29 @@ def test_a_signal_ends_the_runner_and_keeps_the_ends(
         ]
 
 
+def test_a_start_that_comes_too_late_is_refused(
+    runner: RunnerProcess, client: Client, output: Output
+):
+    """
+    Each START that could be sent to a runner that ends is answered, and one that could not be sent
+    is known not to have been: none is left to be taken for lost.
+    """
+    client.start(["sleep", "1000"], output.fd)
+    client.running()
+    runner.process.send_signal(signal.SIGTERM)
+    sent: set[int] = {1}
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        for job in range(2, 1_000_000):
+            client.start(["true"], output.fd, job=job)
+            sent.add(job)
+    answered: set[int] = set()
+    while data := client.socket.recv(messages.MESSAGE_BYTES_MAX):
+        event = messages.unpack_event(data)
+        if isinstance(event, (messages.Exited, messages.Refused)):
+            answered.add(event.job)
+    assert sent - answered <= {event.job for event in RunnerProcess(runner.directory).meet()[1]}
+
+
 def test_a_hang_up_ends_nothing(runner: RunnerProcess, client: Client, output: Output):
     """
     The runner outlives its terminal, and so do the runs.

@@ -58,7 +58,7 @@ EVENTS = (
     + [
         (messages.pack_exited(exited), exited)
         for exited in [
-            Exited(1, 2, 0x2A00, True, 3, 4, True, 5, 6, U64),
+            Exited(1, 2, 0x2A00, True, 3, 4, True, 5, 6, messages.USAGE_MAX),
             Exited(1, 2, -1, True, 3, 4, False, 0, 0, 0),
             Exited(U64, U32, 0, False, 3, 4, False, 0, 0, 0),
         ]
@@ -125,6 +125,21 @@ def test_fields_out_of_range_are_refused(data):
     """
     with pytest.raises(MessageError):
         messages.unpack_request(data)
+
+
+def test_figures_that_no_runner_says_are_refused():
+    """
+    An error number that the kernel does not have, and more used than there can be.
+    """
+    packed = messages.pack_refused(1, 1, messages.ERRNO_MAX, messages.EXEC)
+    assert messages.ERRNO_MAX == messages.unpack_event(packed).errno
+    with pytest.raises(MessageError):
+        messages.unpack_event(messages.pack_refused(1, 1, messages.ERRNO_MAX + 1, messages.EXEC))
+    exited = Exited(1, 2, 0, True, 3, 4, True, 5, 6, 7)
+    for field in ("utime_us", "stime_us", "maxrss_kib"):
+        packed = messages.pack_exited(exited._replace(**{field: messages.USAGE_MAX + 1}))
+        with pytest.raises(MessageError):
+            messages.unpack_event(packed)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import socket
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 import structlog
 
-from queuectld.core.records import JobMoved, RunEnded, RunStarted
+from queuectld.core.records import JobEnqueued, JobMoved, RunEnded, RunStarted
 from queuectld.core.state import State
-from queuectld.runtime.job_log import EVENTS_MAX, WARNINGS_MAX, JobLog, job_id
+from queuectld.runtime import systemd_protocols
+from queuectld.runtime.job_log import EVENTS_MAX, WARNINGS_MAX, JobLog, job_fields
 from queuectld.runtime.log import LineLogger, Log
 from queuectld.runtime.log_events import KINDS
-from queuectld.runtime.system_journal import PRIORITIES, JournalLogger, Renderer, sender
+from queuectld.runtime.system_journal import PRIORITIES, JournalLogger, Renderer, own_user, sender
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -73,7 +75,9 @@ def test_messages_use_fields_that_are_there() -> None:
         message = KINDS[event].message
         if isinstance(message, str):
             used = set(re.findall(r"{(\w+)}", message))
-            given = fields | ({"id", "queue"} if "**" in fields or "job" in fields else set())
+            given = fields | (
+                {"id", "queue", "user"} if "**" in fields or "job" in fields else set()
+            )
             assert used <= given, event
 
 
@@ -155,6 +159,45 @@ def test_the_journal_is_used_when_stderr_is_it(tmp_path: Path) -> None:
     JournalLogger(gone).info(b"MESSAGE=x")
 
 
+def fields_of(entry: bytes) -> dict[bytes, bytes]:
+    """
+    Return what the system's journal would read from a datagram.
+    """
+    fields: dict[bytes, bytes] = {}
+    while entry:
+        line, _, entry = entry.partition(b"\n")
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            end = 8 + int.from_bytes(entry[:8], "little")
+            value, entry = entry[8:end], entry[end:]
+            assert entry.startswith(b"\n")
+            entry = entry[1:]
+        fields[name] = value
+    return fields
+
+
+def test_entries_without_systemd_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """
+    An interpreter that lacks the module sends entries itself, whatever bytes a field holds; none
+    that the daemon makes is too large for a datagram.
+    """
+    path = f"{tmp_path}/journal"
+    monkeypatch.setitem(sys.modules, "systemd.journal", None)  # It cannot be imported.
+    monkeypatch.setattr(systemd_protocols, "JOURNAL_SOCKET", path)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(path)
+        found = os.fstat(ours.fileno())
+        send = sender(ours.fileno(), f"{found.st_dev}:{found.st_ino}")
+        assert send is not None
+        for message in (b"plain", b"", b"a=b", b"two\nlines\n", b"\n", b"\0\xff\nPRIORITY=0\n"):
+            send(b"MESSAGE=" + message, b"PRIORITY=6")
+            assert {b"MESSAGE": message, b"PRIORITY": b"6"} == fields_of(journal.recv(65_536))
+        largest = [b"F%d=" % number + b"x" * 4_096 for number in range(40)]
+        send(*largest)
+        assert 40 == len(fields_of(journal.recv(1 << 20)))
+
+
 def test_the_level_changes_at_once(capfd: pytest.CaptureFixture[str]) -> None:
     """
     A logger that is in use follows a change of level.
@@ -174,6 +217,48 @@ def test_the_level_changes_at_once(capfd: pytest.CaptureFixture[str]) -> None:
     lines = capfd.readouterr().err.splitlines()
     assert ["one", "three", "four"] == [re.findall('"event":"(.*?)"', line)[0] for line in lines]
     LineLogger(-1).info("nobody reads it")
+
+
+def enqueued(number: int, **fields: Any) -> JobEnqueued:
+    """
+    Return the beginning of a job.
+    """
+    return JobEnqueued(number, 5, "pending", 0, "q", 0, 1, "/", 18, command="true", **fields)
+
+
+def test_a_jobs_events_say_whose_it_is() -> None:
+    """
+    In system mode the account that the job runs as; of a job that is forgotten nothing is known,
+    and nothing is said.
+    """
+    state = State()
+    state.apply(enqueued(1, uid=1001, user="alice", name="mine"))
+    state.apply(enqueued(2))
+    fields = job_fields(state, 1)
+    assert {"job": 1, "id": "mine", "queue": "q", "user": "alice"} == fields
+    found = entry("warning", event="output_dropped", **fields, attempt=1, dropped_bytes=5)
+    assert "alice" == found["QUEUECTL_USER"]
+    own = entry("info", event="job_moved", **job_fields(state, 2), state="held")
+    assert own_user() == own["QUEUECTL_USER"]
+    gone = entry("debug", event="job_forgotten", **job_fields(state, 3))
+    assert ("3", None) == (gone["QUEUECTL_JOB"], gone.get("QUEUECTL_USER"))
+
+
+def test_who_enqueued_for_whom_is_told() -> None:
+    """
+    A job that an admin gives to another account is an event of its own; one's own is none.
+    """
+    log, state = Collected(), State()
+    record = enqueued(1, uid=1001, user="alice", by_uid=0, by_user="root")
+    state.apply(record)
+    job_log = JobLog(log)
+    job_log.tell(record, state, 5_000)
+    job_log.tell(enqueued(2, uid=1001, user="alice"), state, 5_000)
+    ((level, event, fields),) = log.events
+    assert ("info", "job_enqueued_for") == (level, event)
+    assert ("alice", "root") == (fields["user"], fields["by"])
+    expected = "Job 1: enqueued for alice by root, queue q"
+    assert expected == entry(level, event=event, **fields)["MESSAGE"]
 
 
 def ended(number: int, *, state: str = "completed", end: str = "exited") -> RunEnded:
@@ -206,7 +291,7 @@ def test_what_wants_somebody_to_look_is_a_warning() -> None:
     A dead job and a lost attempt are warnings, a failure that is retried is not.
     """
     log, state = Collected(), State()
-    job_log = JobLog(log, sums=False)
+    job_log = JobLog(log)
     for record in (
         ended(1),
         ended(2, state="failed"),
@@ -215,7 +300,6 @@ def test_what_wants_somebody_to_look_is_a_warning() -> None:
     ):
         job_log.tell(record, state, 0)
     assert ["info", "info", "warning", "warning"] == [level for level, _, _ in log.events]
-    assert "9" == job_id(state, 9)
 
 
 def test_a_busy_second_is_summed_up() -> None:
@@ -224,7 +308,7 @@ def test_a_busy_second_is_summed_up() -> None:
     account, and the counts are told when the second is over.
     """
     log, state = Collected(), State()
-    job_log = JobLog(log, sums=True)
+    job_log = JobLog(log)
     assert job_log.next_deadline() is None
     for number in range(1_000):
         job_log.tell(RunStarted(number, 5, 1, 1, 1, 0), state, 10_000 + number // 2)
@@ -244,15 +328,3 @@ def test_a_busy_second_is_summed_up() -> None:
     assert job_log.next_deadline() is None
     job_log.tell(ended(1), state, 11_100)
     assert "run_ended" == log.events[-1][1]
-
-
-def test_a_log_of_our_own_has_all() -> None:
-    """
-    Without a journal that drops what is too much, nothing is summed up.
-    """
-    log = Collected()
-    job_log = JobLog(log, sums=False)
-    for number in range(1_000):
-        job_log.tell(ended(number), State(), 5)
-    assert 1_000 == len(log.events)
-    assert job_log.next_deadline() is None

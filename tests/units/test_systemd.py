@@ -1,7 +1,8 @@
 """
 What the service manager is told and what is taken from it, with a socket of the test's as systemd.
 
-Python's systemd module is used where it is there for this Python, be it only for the system's own.
+A daemon's life is tried twice: with Python's systemd module, where that is there for this Python,
+be it only for the system's own, and in an interpreter that has none.
 """
 
 import importlib.util
@@ -18,6 +19,7 @@ from daemon_process import PACKAGES, DaemonProcess, wait_until
 
 from queuectl.client import Client
 from queuectl.protocol import Status, StatusReport
+from queuectld.runtime import systemd_protocols
 from queuectld.runtime.systemd import (
     EXTEND_EVERY_MS,
     ServiceManager,
@@ -35,11 +37,14 @@ def has_library() -> bool:
         return False
 
 
-@pytest.fixture
-def library(tmp_path: Path) -> str:
+@pytest.fixture(params=["systemd-python", "without"])
+def library(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """
-    A folder from which a daemon imports the systemd module.
+    A folder from which a daemon imports the systemd module, or fails to.
     """
+    if request.param == "without":
+        (tmp_path / "systemd.py").touch()  # It comes first, and has no module `daemon` inside.
+        return str(tmp_path)
     if has_library():
         return ""
     tag = f"cpython-{sys.version_info.major}{sys.version_info.minor}-"
@@ -137,7 +142,8 @@ def start(
         environment: dict[str, str] | None = None, passed: int | None = None
     ) -> DaemonProcess:
         place = daemons()
-        variables = {"NOTIFY_SOCKET": told.path, "PYTHONPATH": f"{PACKAGES}:{library}"}
+        path = f"{library}:{PACKAGES}" if library else PACKAGES
+        variables = {"NOTIFY_SOCKET": told.path, "PYTHONPATH": path}
         start_service(place, {**variables, **(environment or {})}, passed)
         return place
 
@@ -246,17 +252,51 @@ def test_a_socket_that_cannot_be_served_is_refused(
             assert not os.path.exists(daemon.state_dir)
 
 
-def test_without_the_library_a_service_is_refused(daemons: Callable[..., DaemonProcess]) -> None:
+def test_a_socket_that_has_no_file_is_told_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """
-    Told to notify without being able to, the daemon says what to install; systemd would wait for
-    READY until it gives up.
+    A service manager in a container may give itself a name only, written with an @.
     """
-    if has_library():
-        pytest.skip("the library is there")
-    daemon = daemons()
-    start_service(daemon, {"NOTIFY_SOCKET": "/nowhere", "PYTHONPATH": PACKAGES})
-    assert 71 == daemon.wait()
-    assert "install python3-systemd" in daemon.log
+    name = f"queuectl-test-{os.getpid()}-{tmp_path.name}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
+        manager.bind(f"\0{name}")
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+        assert systemd_protocols.notify("READY=1\nSTATUS=Größe")
+        assert b"READY=1\nSTATUS=Gr\xc3\xb6\xc3\x9fe" == manager.recv(4096)
+    with pytest.raises(ConnectionRefusedError):
+        systemd_protocols.notify("READY=1")
+    monkeypatch.delenv("NOTIFY_SOCKET")
+    assert not systemd_protocols.notify("READY=1")
+
+
+def test_descriptors_of_another_process_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Variables that were inherited from the process that was meant name no descriptors of ours.
+    """
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    monkeypatch.setenv("LISTEN_PID", str(os.getppid()))
+    assert [] == systemd_protocols.listen_fds(False)
+    assert "1" == os.environ["LISTEN_FDS"]
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "many")
+    assert [] == systemd_protocols.listen_fds()
+    assert "LISTEN_FDS" not in os.environ
+
+
+def test_what_was_passed_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Descriptors count from 3, and no program that the daemon starts gets them.
+    """
+    script = (
+        "import os; from queuectld.runtime.systemd_protocols import listen_fds; "
+        "os.dup2(1, 3); os.dup2(1, 4); "
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='2'); "
+        "print(listen_fds(), os.get_inheritable(3), os.get_inheritable(4))"
+    )
+    monkeypatch.setenv("PYTHONPATH", PACKAGES)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert b"[3, 4] False False\n" == done.stdout
 
 
 def test_started_by_a_program_it_is_no_service(daemons: Callable[..., DaemonProcess]) -> None:

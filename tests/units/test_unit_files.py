@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from queuectld.runner.fd_store import name_of
+from queuectld.runtime import forwarding, job_log
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 UNITS = sorted((ROOT / "systemd").rglob("*.s[eo]*[et]"))
@@ -115,3 +116,15 @@ def test_the_runner_is_where_the_daemon_looks() -> None:
     [runner] = values("user/queuectl-runner.service", "ExecStart")
     [daemon] = values("user/queuectld.service", "ExecStart")
     assert runner.partition("--dir ")[2] == daemon.partition("--runner-dir ")[2]
+
+
+def test_the_journal_takes_as_much_as_the_daemon_sends() -> None:
+    """
+    What the daemon allows itself, of events and of jobs' output, is below what journald suppresses.
+    """
+    (interval,) = values("queuectld.service", "LogRateLimitIntervalSec")
+    (burst,) = values("queuectld.service", "LogRateLimitBurst")
+    assert "30s" == interval
+    lines_per_s = forwarding.LINES_MAX * 1000 // forwarding.POLL_MS
+    events_per_s = job_log.EVENTS_MAX + job_log.WARNINGS_MAX
+    assert int(burst) > 30 * (lines_per_s + events_per_s)

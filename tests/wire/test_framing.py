@@ -5,6 +5,7 @@ Requirements on frames: whatever the kernel's cuts, payloads come out whole, in 
 import os
 import random
 import struct
+import sys
 
 import pytest
 
@@ -108,3 +109,15 @@ def test_the_largest_frame_passes_and_one_byte_more_does_not() -> None:
         reader.next_frame()
     assert received.value.size == FRAME_BYTES_MAX + 1
     assert str(FRAME_BYTES_MAX) in str(received.value)
+
+
+def test_nothing_is_kept_of_what_was_given_out() -> None:
+    """
+    A reader that had a long frame and waits for the next one holds no memory for it.
+    """
+    reader = FrameReader()
+    reader.feed(pack_frame(b"x" * 1_000_000) + b"\0")
+    assert reader.next_frame() is not None
+    assert reader.next_frame() is None
+    assert reader.pending_bytes == 1
+    assert sys.getsizeof(reader._buffer) < 1_000

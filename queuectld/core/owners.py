@@ -1,0 +1,85 @@
+"""
+Whose a new job is, and which of the submitter's variables go with it.
+
+A job is its submitter's unless it names another account, which is for admins. Such a job belongs to
+that account in everything: it runs as it, the account sees and manages it, its id is one of the
+account's. To the admin it is another's job from then on, known by number. What describes the
+admin's own session stays behind: the runner knows the account's HOME, SHELL and a PATH, and the
+directory is the account's home unless the request names one.
+"""
+
+from queuectld.core.admission import check_env, shorten
+from queuectld.core.host import Account, Host
+from queuectld.core.peer import Owner, Peer
+from queuectld.core.records import EnvironmentStored
+from queuectld.core.refusal import Refusal
+from queuectld.core.state import State
+
+#: Variables that say who and where the submitter is.
+PERSONAL = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "XDG_RUNTIME_DIR"})
+
+
+def owner_of(peer: Peer, host: Host, name: str) -> Owner:
+    """
+    Return whose a job is that *peer* enqueues for the account *name*. Raises Refusal.
+    """
+    if peer.user and name == peer.user:
+        return Owner(peer)
+    if not peer.admin:
+        raise Refusal(
+            "denied",
+            "user is for root and members of the group queuectl-admin; "
+            "leave it out: the job is your own",
+            "user",
+        )
+    account = host.accounts.get(name)
+    if account is None:
+        raise Refusal("usage", f"user must be an account of this host, not {shorten(name)}", "user")
+    if account.uid == peer.uid:
+        return Owner(peer)
+    if peer.uid is None:
+        raise Refusal(
+            "denied",
+            "this queue is one account's and runs its jobs alone; "
+            "for others enqueue in the machine's queue (--socket /run/queuectl/queuectl.sock)",
+            "user",
+        )
+    return Owner(Peer(account.uid, account.user), _directory(account))
+
+
+def _directory(account: Account) -> str:
+    return account.home if account.home.startswith("/") else "/"
+
+
+class Environments:
+    """
+    The variables that the jobs of one request share: the submitter's, and what is left of them for
+    other accounts, each of which has its own. `new` are those that are not stored yet. Raises
+    Refusal.
+    """
+
+    def __init__(self, state: State, peer: Peer, env: dict[str, str]) -> None:
+        self._state = state
+        self._env = env
+        self.new: list[EnvironmentStored] = []
+        #: By the uid of whose they are.
+        self._ids = {peer.uid: self._id_of(env, peer.uid)}
+
+    def id_for(self, owner: Owner) -> int:
+        """
+        Return the id of what the jobs of *owner* get.
+        """
+        uid = owner.peer.uid
+        if uid not in self._ids:
+            kept = {name: value for name, value in self._env.items() if name not in PERSONAL}
+            self._ids[uid] = self._id_of(kept, uid)
+        return self._ids[uid]
+
+    def _id_of(self, env: dict[str, str], uid: int | None) -> int:
+        known = self._state.env_id(env, uid)
+        if known is not None:
+            return known
+        check_env(env)
+        env_id = self._state.next_env_id + len(self.new)
+        self.new.append(EnvironmentStored(env_id, env, uid))
+        return env_id

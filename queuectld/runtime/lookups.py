@@ -1,0 +1,56 @@
+"""
+What the queue needs to know of the host before it decides a request: see core/host.py.
+
+Asked only for requests that depend on it, and for accounts only where an admin asks: looking one up
+may go to a directory service, and everybody waits meanwhile. So the names of one request are few.
+"""
+
+import os
+import pwd
+
+from queuectl.protocol import Enqueue
+from queuectld.core.admission import ACCOUNTS_MAX
+from queuectld.core.host import NOTHING, Account, Host
+from queuectld.core.peer import Peer
+from queuectld.runtime.system_journal import SOCKET, JournalSocket
+
+
+def look_up(request: object, peer: Peer, journal_path: str = SOCKET) -> Host:
+    """
+    Return what *request*, of *peer*, depends on.
+    """
+    if not isinstance(request, Enqueue):
+        return NOTHING
+    names: set[str] = set()
+    wants_journal = False
+    for spec in request.jobs:
+        if spec.user is not None and peer.admin:
+            names.add(spec.user)
+        wants_journal = wants_journal or spec.output == "journal"
+    if not names and not wants_journal:
+        return NOTHING
+    accounts = {}
+    if len(names) <= ACCOUNTS_MAX:
+        found = {name: _account(name, peer) for name in names}
+        accounts = {name: account for name, account in found.items() if account is not None}
+    return Host(accounts, wants_journal and _listens(journal_path))
+
+
+def _account(name: str, peer: Peer) -> Account | None:
+    try:
+        found = pwd.getpwnam(name)
+        # Records are UTF-8: of an account that is not, nothing could be written down.
+        f"{found.pw_name}{found.pw_dir}".encode()
+    except (KeyError, ValueError, OSError):  # ValueError: that, and a NUL in the name.
+        return None
+    # Where there is one account for all, it has no uid in the queue.
+    uid = None if peer.uid is None and found.pw_uid == os.geteuid() else found.pw_uid
+    return Account(uid, found.pw_name, found.pw_dir)
+
+
+def _listens(journal_path: str) -> bool:
+    journal = JournalSocket(journal_path)
+    try:
+        return journal.connect()
+    finally:
+        journal.close()
