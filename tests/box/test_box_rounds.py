@@ -132,7 +132,8 @@ class Load:
 
     def ends(self) -> dict[str, tuple[str, int | None]]:
         """
-        Wait for the end of all; how the only attempt of each ended, and its exit code.
+        Wait for the end of all; how the only attempt of each ended, and its exit code. Attempts
+        that a runner refused because it was ending did not begin.
         """
         names = [*self.patients, *self.short]
         self.queue.box.run(
@@ -141,8 +142,12 @@ class Load:
         said = self.queue.queuectl("show", "--json", *names)
         found = json.loads(said)
         assert names == [job["id"] for job in found]
-        assert {1} == {len(job["runs"]) for job in found}
-        return {job["id"]: (job["runs"][0]["end"], job["runs"][0]["exit_code"]) for job in found}
+        begun = {
+            job["id"]: [run for run in job["runs"] if run["end"] != "could_not_start"]
+            for job in found
+        }
+        assert {1} == {len(runs) for runs in begun.values()}
+        return {name: (runs[0]["end"], runs[0]["exit_code"]) for name, runs in begun.items()}
 
 
 @pytest.mark.parametrize("step", [*KEEPING, *LOSING], ids=lambda each: each.__name__)

@@ -148,8 +148,10 @@ def test_a_start_that_hangs_is_handed_over(
     finally:
         program.release()
     if interpreter == "/bin/sh":
-        client.running()
-        assert 5 << 8 == client.exited().status
+        event = client.receive()
+        while isinstance(event, messages.Running):
+            event = client.receive()
+        assert (5 << 8, True) == (event.status, event.usage_known)
     else:
         assert messages.Refused(1, 1, errno.ENOENT, messages.EXEC) == client.refused()
         assert [] == renewed(account_runner)[1]
