@@ -382,10 +382,10 @@ class Daemon:
             self.housekeeping.committed()
             # Starts first: a slot idles until then.
             for effect in batch.effects:
-                if isinstance(effect, StartRun):
+                if type(effect) is StartRun:
                     self.perform(effect)
             for effect in batch.effects:
-                if not isinstance(effect, StartRun):
+                if type(effect) is not StartRun:
                     self.perform(effect)
             now = self.clock.now()
             for record in batch.records:
