@@ -50,7 +50,8 @@ class Requested(Event, frozen=True):
 
 class RunSpawned(Event, frozen=True):
     """
-    The runner started an attempt, or told after a reconnection that it runs.
+    An attempt runs: told some time after its start, and again after a reconnection. One that ends
+    soon is heard of by RunExited alone.
     """
 
     number: int

@@ -22,13 +22,15 @@ is not looked at; a message of a wrong length is refused, never guessed at.
     runner to daemon
     16 WELCOME version u32, pid u32, started_at u64,       Answers HELLO. Every START since
                ledger_epoch u64, length u16, version text  ledger_epoch, in this boot, is known.
-    17 RUNNING pid u32, started_at u64                     Answers START; after WELCOME, one for
-                                                           each live run. (For one that has a pid
-                                                           but is not executed yet, a REFUSED or
-                                                           a second RUNNING follows.)
-    18 EXITED  status i32, flags u8, 3 padding,            A run ended; after WELCOME, one for each
-               started_at, ended_at, utime_us, stime_us,   exit without ACK. Flag 1: the status is
-               maxrss_kib u64 each                         known. Flag 2: the usage is known.
+    17 RUNNING pid u32, started_at u64                     A run lives some time after its START;
+                                                           after WELCOME, one for each live run.
+                                                           (For one that has a pid but is not
+                                                           executed yet, a REFUSED follows, an
+                                                           EXITED, or a second RUNNING.)
+    18 EXITED  status i32, flags u8, 3 padding,            A run ended, with or without a RUNNING
+               started_at, ended_at, utime_us, stime_us,   before it; after WELCOME, one for each
+               maxrss_kib u64 each                         exit without ACK. Flag 1: the status is
+                                                           known. Flag 2: the usage is known.
     19 REFUSED errno u32, stage u8, reason u8, 2 padding   A START that did not become a process.
                                                            The reason is 0 but for ACCOUNT and
                                                            POLICY, where errno is.

@@ -6,8 +6,8 @@ Invariants
    is refused, so what a replaced daemon still has in its socket never happens.
 2. Nothing waits but epoll: a peer that does not read is cut off, and told everything again when it
    comes back.
-3. What wants another try (an unsettled run, a ledger without room, a connection without a
-   descriptor) is looked at every LOOK_MS, and only while there is such a thing.
+3. What wants another look (a run that is unsettled or untold, a ledger without room, a connection
+   without a descriptor) gets one every LOOK_MS, and only while there is such a thing.
 """
 
 import os
@@ -115,7 +115,7 @@ class Runner:
         return monotonic_ms() >= self._leave_at
 
     def _wants_look(self) -> bool:
-        return self._runs.is_unsettled or self._ledger.is_waiting or not self._is_listening
+        return self._runs.wants_look or self._ledger.is_waiting or not self._is_listening
 
     def _timeout_ms(self) -> int:
         if self._wants_look():
@@ -234,8 +234,6 @@ class Runner:
             del self._strangers[daemon.fd]
             self._daemon = daemon
             self._ledger.greet(hello.epoch)
-        announcements = self._runs.announce()
-        self._outbox_count_max = OUTBOX_COUNT_MAX + len(announcements)
         welcome = messages.Welcome(
             messages.VERSION,
             os.getpid(),
@@ -251,6 +249,8 @@ class Runner:
                 pass
             self._close(daemon, f"speaks version {hello.version}, not {messages.VERSION}")
             return
+        announcements = self._runs.announce()
+        self._outbox_count_max = OUTBOX_COUNT_MAX + len(announcements)
         self._send(messages.pack_welcome(welcome))
         for message in announcements:
             self._send(message)

@@ -1,8 +1,12 @@
 """
 The runs: what is alive, what ended and is not acknowledged, and the way from one to the other.
 
-    START  ->  INTENT in the ledger -> a process -> STARTED in the ledger -> RUNNING
+    START  ->  INTENT in the ledger -> a process -> STARTED in the ledger -> RUNNING, if it lives on
     end    ->  wait4 -> EXIT in the ledger -> EXITED, again after every HELLO until ACK
+
+Many runs end within ms. To tell of them twice would wake the daemon twice, which costs it as much
+as the rest of a short job. So RUNNING is left to the second `look` that meets a run: one that had
+ended by the first was seen to end in between. An EXITED alone says that the attempt ran, too.
 
 A process under another account comes from a fork, and is not its program yet: until its report
 is read it may still turn out REFUSED, and its leader is reaped without an EXIT.
@@ -16,7 +20,8 @@ Invariants
 
 A run is watched by its pidfd. Where that cannot say it all (a session that outlives its leader,
 an adopted leader that init has yet to reap, a run without a pidfd because descriptors ran out),
-the run is unsettled, and `look` has to be called again and again.
+the run is unsettled. While there is such a run, or one that is untold, `look` has to be called
+again and again.
 """
 
 import errno
@@ -110,6 +115,8 @@ class Runs:
         self._by_pidfd: dict[int, Run] = {}
         self._by_report: dict[int, Run] = {}
         self._unsettled: dict[Key, Run] = {}
+        #: Those of `_runs` that nobody was told of: whether a look has met them.
+        self._untold: dict[Key, bool] = {}
         #: Packed EXITED messages without ACK.
         self._exits: dict[Key, bytes] = {}
 
@@ -117,16 +124,18 @@ class Runs:
         return len(self._runs)
 
     @property
-    def is_unsettled(self) -> bool:
+    def wants_look(self) -> bool:
         """
         Whether `look` has something to look at.
         """
-        return bool(self._unsettled)
+        return bool(self._unsettled or self._untold)
 
     def announce(self) -> list[bytes]:
         """
-        What a daemon is told after WELCOME: RUNNING of the living, EXITED of the dead.
+        What a new daemon is told after WELCOME: RUNNING of the living, EXITED of the dead. Nobody
+        is untold after it.
         """
+        self._untold.clear()
         running = [
             messages.pack_running(*run.key, run.pid, run.started_at) for run in self._runs.values()
         ]
@@ -184,16 +193,23 @@ class Runs:
 
     def look(self) -> None:
         """
-        See whether unsettled runs have come to their end.
+        See whether unsettled runs have come to their end, and tell of those that live on.
         """
         if self._unsettled:
             self._settle(list(self._unsettled.values()))
+        for key, was_met in list(self._untold.items()):
+            if was_met:
+                del self._untold[key]
+                run = self._runs[key]
+                self._report(messages.pack_running(*key, run.pid, run.started_at))
+            else:
+                self._untold[key] = True
 
     def start(self, request: messages.Start, fds: list[int], is_cut: bool) -> None:
         """
-        Make a process of a START and report RUNNING, or REFUSED. `fds` came with it, those that
-        were used up are removed; `is_cut` says that some were lost on the way. Raises
-        `MessageError` when it has not the descriptors that it must have.
+        Make a process of a START, or report REFUSED. `fds` came with it, those that were used up
+        are removed; `is_cut` says that some were lost on the way. Raises `MessageError` when it
+        has not the descriptors that it must have.
         """
         started_at = now_ms()
         key = (request.job, request.attempt)
@@ -210,7 +226,7 @@ class Runs:
         self._ledger.start(made)
         self._watch(run)
         if report_fd < 0:
-            self._report(messages.pack_running(*key, pid, started_at))
+            self._untold[key] = False
         else:
             self._await_report(run, report_fd)
 
@@ -279,7 +295,7 @@ class Runs:
         os.close(run.report_fd)
         run.report_fd = -1
         if report is None:
-            self._report(messages.pack_running(*run.key, run.pid, run.started_at))
+            self._untold[run.key] = False
         else:
             run.refusal = SpawnError(*report)
 
@@ -401,6 +417,7 @@ class Runs:
     def _dismiss(self, run: Run) -> None:
         del self._runs[run.key]
         self._unsettled.pop(run.key, None)
+        self._untold.pop(run.key, None)
         if run.pidfd >= 0:
             os.close(run.pidfd)
 

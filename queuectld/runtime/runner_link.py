@@ -345,6 +345,8 @@ class RunnerLink:
     def _hear(self, message: messages.Event) -> None:
         if isinstance(message, messages.Exited):
             self._known.add((message.job, message.attempt))
+            # The first that is heard of a short run.
+            self._starting.pop((message.job, message.attempt), None)
             self._event(run_exited(message))
         elif isinstance(message, messages.Running):
             self._known.add((message.job, message.attempt))

@@ -96,6 +96,13 @@ class QueueInBox:
         self.enqueue(job_id, PATIENT, "--max-retries", "0")
         self.wait_for_output(job_id, "up")
 
+    def pid_of(self, job_id: str) -> int:
+        """
+        Return the pid of a running job once it is told.
+        """
+        wait_until(lambda: self.show(job_id)["pid"], WAIT_S, f"the pid of {job_id}")
+        return int(self.show(job_id)["pid"])
+
     def let_go(self, job_id: str) -> None:
         """
         Let a patient job end, with exit code 7.

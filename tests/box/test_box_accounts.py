@@ -270,7 +270,7 @@ def test_jobs_run_on_without_the_daemon(box: Box, alice: QueueInBox, how: str) -
     """
     job_id = f"survives-{how}"
     alice.start_patient(job_id)
-    pid = alice.show(job_id)["pid"]
+    pid = alice.pid_of(job_id)
     daemon, runner = alice.main_pid(DAEMON), alice.main_pid(RUNNER)
     if how == "kill":
         alice.kill(DAEMON, "--signal=KILL")
@@ -289,7 +289,7 @@ def test_a_running_job_is_ended_for_its_owner(box: Box, alice: QueueInBox) -> No
     The daemon has no right over the processes of others; the runner ends them.
     """
     alice.start_patient("ended")
-    pid = alice.show("ended")["pid"]
+    pid = alice.pid_of("ended")
     alice.queuectl("cancel", "ended")
     alice.wait_for_state("ended", "cancelled")
     wait_until(

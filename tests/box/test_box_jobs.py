@@ -162,7 +162,7 @@ def test_an_end_while_the_daemon_is_away_is_known(queue: QueueInBox) -> None:
     A job that ends while no daemon runs has its exit code afterwards.
     """
     queue.start_patient("away")
-    pid = queue.show("away")["pid"]
+    pid = queue.pid_of("away")
     queue.systemctl("stop", SOCKET, DAEMON)
     queue.let_go("away")
     wait_until(

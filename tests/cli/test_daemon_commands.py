@@ -21,7 +21,7 @@ def test_status(fresh: Shell) -> None:
     Everything in one document, on one page, and without any words.
     """
     running = fresh.ok("enqueue", "sleep 1000")
-    fresh.daemon.wait_for(running, "processing")
+    fresh.daemon.pid_of(running)
     status = fresh("status", "--json").json
 
     assert status["daemon"]["pid"] == fresh.daemon.pid

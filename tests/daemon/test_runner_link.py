@@ -157,6 +157,28 @@ def test_a_refusal_of_an_account_is_explained(script: Script, reason: int) -> No
     assert [StartRefused(1, 1, error=f"could not start: {words}")] == script.events
 
 
+@pytest.mark.parametrize(
+    "packet",
+    [
+        messages.pack_running(1, 1, 55, 1),
+        messages.pack_exited(messages.Exited(1, 1, 0, True, 1, 2, False, 0, 0, 0)),
+        messages.pack_refused(1, 1, errno.ENOENT, messages.EXEC),
+    ],
+    ids=["running", "exited", "refused"],
+)
+def test_what_was_started_is_kept_until_it_is_heard_of(script: Script, packet: bytes) -> None:
+    """
+    Whatever is heard first: that it runs, that it ended, or why it did not start.
+    """
+    runner = script.greet()
+    script.link.start(run())
+    _, fds, _, _ = socket.recv_fds(runner, 1 << 20, 4)
+    os.close(fds[0])
+    assert [(1, 1)] == list(script.link._starting)
+    script.say(packet)
+    assert {} == script.link._starting
+
+
 def test_a_second_start_of_an_attempt_is_no_event(script: Script) -> None:
     """
     The first one goes on, so nothing ended.

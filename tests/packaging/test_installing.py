@@ -225,7 +225,7 @@ def upgraded_under_load(box: Box, upgrade: Callable[[], object]) -> None:
     """
     queue = QueueInBox(box)
     queue.start_patient("patient")
-    pid = queue.show("patient")["pid"]
+    pid = queue.pid_of("patient")
     runner, daemon = queue.main_pid(RUNNER), queue.main_pid(DAEMON)
     load = Load(box)
     box.shell(f"echo '# mine' >> {CONFIGURATION}")

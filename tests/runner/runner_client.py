@@ -122,13 +122,21 @@ class Client:
         return event
 
     def exited(self) -> messages.Exited:
-        event = self.receive()
+        event = self.outcome()
         assert isinstance(event, messages.Exited), event
         return event
 
     def refused(self) -> messages.Refused:
-        event = self.receive()
+        event = self.outcome()
         assert isinstance(event, messages.Refused), event
+        return event
+
+    def outcome(self) -> messages.Event:
+        """
+        The next message that is no RUNNING, which a run that ends soon may or may not have.
+        """
+        while isinstance(event := self.receive(), messages.Running):
+            pass
         return event
 
     def run(self, argv: Sequence[str], output_fd: int, job: int = 1, **how: Any) -> messages.Exited:
@@ -136,7 +144,6 @@ class Client:
         Start, wait for the end, acknowledge.
         """
         self.start(argv, output_fd, job, **how)
-        self.running()
         exited = self.exited()
         self.send(messages.pack_ack(exited.job, exited.attempt))
         return exited

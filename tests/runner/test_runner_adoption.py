@@ -88,7 +88,6 @@ def test_an_adopted_run_is_told_again_to_each_runner(
     """
     running = start_waiting(client, output, "exit 5")
     client.start(["sh", "-c", "exit 6"], output.fd, job=2)
-    client.running()
     exited = client.exited()
     runner.kill()
     for _ in range(3):

@@ -139,12 +139,12 @@ def test_descriptors_run_out_and_come_back(account_runner: RunnerProcess, folder
     for room in range(1, 12):
         resource.prlimit(runner.process.pid, resource.RLIMIT_NOFILE, (count + room, limits[1]))
         start(client, ["true"], output)
-        event = client.receive()
+        event = client.outcome()
         if isinstance(event, messages.Refused):
             assert messages.Refused(1, 1, errno.EMFILE, messages.SPAWN) == event
             refused_count += 1
         else:
-            client.exited()
+            assert isinstance(event, messages.Exited)
             client.send(messages.pack_ack(1, 1))
     resource.prlimit(runner.process.pid, resource.RLIMIT_NOFILE, limits)
 

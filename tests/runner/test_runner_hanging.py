@@ -69,9 +69,22 @@ def test_a_start_that_hangs_holds_up_nobody(
     assert [(1, hanging)] == [(e.job, e.pid) for e in told if isinstance(e, messages.Running)]
     leased.release()
 
-    assert hanging == client.running().pid
     assert 0 == client.exited().status
     assert "slow\n" == output.text
+
+
+def test_a_run_that_hung_is_told_of_again(
+    runner: RunnerProcess, client: Client, output: Output, folder: Path
+):
+    """
+    In the list of a greeting while it hangs, and when it is its program and lives on.
+    """
+    leased = Leased(folder / "long", "#!/bin/sh\nexec sleep 1000\n")
+    start(client, [str(leased.path)], output)
+    client, told = runner.meet(2)
+    leased.release()
+
+    assert told == [client.running()]
 
 
 def test_a_refusal_may_come_after_a_greeting(
@@ -97,8 +110,8 @@ def test_a_start_that_hangs_can_be_ended(client: Client, hanging: int, signo: in
     """
     client.send(messages.pack_signal(1, 1, signo))
 
-    assert hanging == client.running().pid
-    assert (signo, True) == (client.exited().status, True)
+    assert signo == client.exited().status
+    assert process.read(hanging) is None
 
 
 @pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -109,7 +122,6 @@ def test_signals_of_the_account_do_not_reach_the_runner(
     The child was the runner a moment ago; the account's signals to it are none to the runner.
     """
     as_account(lambda: os.kill(hanging, signo))
-    client.running()
     assert signo == client.exited().status
     assert 0 == run(client, ["true"], output, job=2).status
     assert "" == runner.stderr
@@ -127,7 +139,6 @@ def test_a_child_that_is_stopped_stops_nobody(
     assert 0 == run(client, ["true"], output, job=2).status
     client.send(messages.pack_signal(1, 1, signal.SIGTERM))
 
-    client.running()
     assert signal.SIGTERM == client.exited().status
 
 
@@ -163,7 +174,6 @@ def test_a_stop_ends_what_hangs(runner: RunnerProcess, client: Client, hanging: 
     A runner that is told to end takes its unborn jobs with it.
     """
     client.send(messages.pack_stop(10_000))
-    client.running()
 
     assert signal.SIGTERM == client.exited().status
     assert 0 == runner.process.wait(DEADLINE_S)

@@ -57,10 +57,7 @@ class Room:
     def report(self, message: bytes) -> None:
         self.events.append(messages.unpack_event(message))
 
-    def start(self, job: int, output: Output, argv: list[str], script: str = "") -> messages.Event:
-        """
-        Start; what was reported for it.
-        """
+    def start(self, job: int, output: Output, argv: list[str], script: str = "") -> None:
         body = messages.pack_body("/", argv, {"PATH": PATH}, script)
         request = messages.unpack_request(messages.pack_start(job, 1, 0o22, body))
         assert isinstance(request, messages.Start)
@@ -69,20 +66,37 @@ class Room:
             self.runs.start(request, fds, is_cut=False)
         finally:
             close_all(fds)
-        return self.events.pop()
 
-    def end(self, job: int) -> messages.Exited:
+    def told(self) -> messages.Event:
         """
-        Wait for the end of a run.
+        Wait until something is told.
         """
         deadline = time.monotonic() + DEADLINE_S
         while not self.events:
-            assert time.monotonic() < deadline, "waited for an end"
+            assert time.monotonic() < deadline, "waited to be told"
             for fd, _ in self.epoll.poll(0.01):
                 self.runs.take_event(fd)
             self.runs.look()
-        event = self.events.pop()
-        assert isinstance(event, messages.Exited)
+        return self.events.pop(0)
+
+    def running(self, job: int) -> messages.Running:
+        """
+        Wait to be told that a run lives.
+        """
+        event = self.told()
+        assert isinstance(event, messages.Running), event
+        assert job == event.job
+        return event
+
+    def end(self, job: int) -> messages.Exited:
+        """
+        Wait for the end of a run, which may be told to live before.
+        """
+        event = self.told()
+        if isinstance(event, messages.Running):
+            assert job == event.job
+            event = self.told()
+        assert isinstance(event, messages.Exited), event
         assert job == event.job
         return event
 
@@ -143,13 +157,14 @@ def test_a_call_that_fails_before_the_process_refuses(
     """
     with monkeypatch.context() as patch:
         failed = fail(patch, name, number)
-        refused = room.start(1, output, [], "echo ran")
+        room.start(1, output, [], "echo ran")
     assert [number] == failed
-    assert messages.Refused(1, 1, number, stage) == refused
+    assert [messages.Refused(1, 1, number, stage)] == room.events
+    room.events.clear()
     assert 0 == len(room.runs)
     assert "" == output.text
 
-    assert isinstance(room.start(1, output, [], "echo ran"), messages.Running)
+    room.start(1, output, [], "echo ran")
     assert 0 == room.end(1).status
     assert "ran\n" == output.text
 
@@ -175,13 +190,63 @@ def test_a_run_without_a_pidfd_is_looked_at(
     Once there is a process it is a run, whatever fails: without a pidfd, looking finds its end.
     """
     failed = fail(monkeypatch, "pidfd_open", errno.ENOMEM)
-    running = room.start(1, output, ["sh", "-c", "echo ran; exit 5"])
-
-    assert isinstance(running, messages.Running)
-    assert room.runs.is_unsettled
+    fifo = output.path.parent / "fifo"
+    os.mkfifo(fifo)
+    room.start(1, output, ["sh", "-c", f"read line < '{fifo}'; exit 5"])
+    room.running(1)
+    assert room.runs.wants_look
+    fifo.write_text("\n")
     assert 0x500 == room.end(1).status
     assert [errno.ENOMEM] == failed
-    assert not room.runs.is_unsettled
+    assert not room.runs.wants_look
+
+
+def test_a_run_that_ends_soon_is_told_of_once(room: Room, output: Output):
+    """
+    EXITED alone, and there is nothing left to look at.
+    """
+    room.start(1, output, ["true"])
+    room.runs.look()
+    assert room.runs.wants_look
+    ((fd, _),) = wait_until(lambda: room.epoll.poll(0), "its end")
+    assert room.runs.take_event(fd)
+    assert not room.runs.wants_look
+    room.runs.look()
+
+    (exited,) = room.events
+    assert isinstance(exited, messages.Exited)
+
+
+def test_a_run_that_lives_is_told_of_by_the_second_look(room: Room, output: Output):
+    """
+    RUNNING: not when it starts, nor at the first look, which may follow at once; and not again.
+    """
+    room.start(1, output, ["sleep", "1000"])
+    room.runs.look()
+    assert [] == room.events
+    assert room.runs.wants_look
+    room.runs.look()
+    assert 1 == len(room.events)
+    running = room.running(1)
+    assert not room.runs.wants_look
+    room.runs.look()
+    assert [] == room.events
+    room.runs.signal(1, 1, signal.SIGKILL)
+
+    assert running.started_at == room.end(1).started_at
+
+
+def test_nobody_is_untold_after_a_greeting(room: Room, output: Output):
+    """
+    The list has them all: what it told is not told by the next look.
+    """
+    room.start(1, output, ["sleep", "1000"])
+    (running,) = map(messages.unpack_event, room.runs.announce())
+    assert isinstance(running, messages.Running)
+    assert not room.runs.wants_look
+    room.runs.signal(1, 1, signal.SIGKILL)
+
+    assert isinstance(room.told(), messages.Exited)
 
 
 @pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGKILL])
@@ -194,6 +259,7 @@ def test_a_run_without_a_pidfd_is_stopped(
     with monkeypatch.context() as patch:
         fail(patch, "pidfd_open", errno.ENOMEM)
         room.start(1, output, ["sleep", "1000"])
+    room.running(1)
     room.runs.look()
     assert [] == room.events
     room.runs.signal(1, 1, signo)
@@ -209,8 +275,8 @@ def test_a_look_that_fails_is_repeated(
     While the processes cannot be looked at, a stopped run is not over; the next look kills what
     the first could not reach, a child in a group of its own.
     """
-    running = room.start(1, output, ["sh", "-c", "timeout 1000 sleep 1000 & wait"])
-    assert isinstance(running, messages.Running)
+    room.start(1, output, ["sh", "-c", "timeout 1000 sleep 1000 & wait"])
+    running = room.running(1)
     wait_until(lambda: len(process.living({running.pid})) == 3, "three processes")
     with monkeypatch.context() as patch:
         failed = fail(patch, name, errno.EMFILE)
@@ -236,14 +302,15 @@ def test_a_full_disk_refuses_starts_and_keeps_ends(room: Room, output: Output):
     and in the ledger once there is room.
     """
     room.start(1, output, ["sleep", "1000"])
+    room.running(1)
     room.disk.is_full = True
-    refused = room.start(2, output, ["true"])
+    room.start(2, output, ["true"])
+    assert messages.Refused(2, 1, errno.ENOSPC, messages.SPAWN) == room.told()
     room.runs.signal(1, 1, signal.SIGKILL)
     exited = room.end(1)
-    assert messages.Refused(2, 1, errno.ENOSPC, messages.SPAWN) == refused
     assert room.ledger.is_waiting
     room.disk.is_full = False
-    assert isinstance(room.start(2, output, ["true"]), messages.Running)
+    room.start(2, output, ["true"])
     room.end(2)
 
     assert not room.ledger.is_waiting

@@ -42,7 +42,6 @@ def test_an_exit_is_told_until_it_is_acknowledged(
     client.start(["sleep", "1000"], output.fd, job=1)
     running = client.running()
     client.start(["sh", "-c", "exit 4"], output.fd, job=2)
-    client.running()
     exited = client.exited()
     client.close()
 
@@ -101,7 +100,7 @@ def test_an_attempt_is_started_once(runner: RunnerProcess, client: Client, outpu
     assert "once\n" == output.text
 
     client.start(["true"], output.fd, attempt=2)
-    assert 2 == client.running().attempt
+    assert 2 == client.exited().attempt
 
 
 def test_an_older_daemon_is_fenced(runner: RunnerProcess, output: Output):
@@ -158,11 +157,12 @@ def test_what_a_replaced_daemon_sent_is_told_or_never_happens(
         old = new
 
 
-def test_another_version_is_told_ours(runner: RunnerProcess):
+def test_another_version_is_told_ours(runner: RunnerProcess, client: Client, output: Output):
     """
-    A daemon of another version learns ours and is closed, and the daemon in place stays.
+    A daemon of another version learns ours and is closed, and the daemon in place stays: it is told
+    of a run that began before.
     """
-    client = runner.greeted()
+    client.start(["sleep", "1000"], output.fd)
     other = runner.connect()
     other.send(messages.pack_hello(1, version=99))
 
@@ -170,7 +170,24 @@ def test_another_version_is_told_ours(runner: RunnerProcess):
     assert isinstance(welcome, messages.Welcome)
     assert messages.VERSION == welcome.version
     assert other.is_closed()
-    client.sync()
+    assert 1 == client.running().job
+
+
+def test_a_daemon_that_greets_is_told_of_a_run_once(
+    runner: RunnerProcess, client: Client, output: Output
+):
+    """
+    In its list, whether or not the one before it had been told.
+    """
+    client.start(["sh", "-c", "echo ran; exec sleep 1000"], output.fd)
+    wait_until(lambda: output.text, "the run")
+    new, (running,) = runner.meet(2)
+    new.send(messages.pack_signal(1, 1, signal.SIGKILL))
+    exited = new.receive()
+
+    assert isinstance(running, messages.Running)
+    assert isinstance(exited, messages.Exited)
+    assert running.started_at == exited.started_at
 
 
 @pytest.mark.parametrize(
