@@ -12,7 +12,7 @@ the job's fields. The file is what counts, `logs` shows it; the journal gets a c
    entry about its end.
 2. A job that writes more than that falls behind. Beyond BEHIND_BYTES_MAX, or DRAIN_MS_MAX after its
    end, or when ENDED_MAX others ended since and are not done either, the older part is passed over,
-   and a warning says how much: one at once, then sums.
+   and a warning says how much: one at once, then sums. Warnings about many jobs are summed up too.
 3. Where it has got to is an extended attribute of the file, written after each turn: the next
    daemon goes on there. A daemon that is killed in between sends the lines of one turn twice, and
    none of an attempt that had ended by then. On a file system without such attributes the next
@@ -52,6 +52,8 @@ DRAIN_MS_MAX = 30_000
 ENDED_MAX = 1_000
 # Time between two warnings about one job.
 WARN_MS = 30_000
+# Warnings in one turn; what else there is to tell is told as one sum in the next.
+WARNINGS_MAX = 4
 
 
 class Followed:
@@ -127,6 +129,10 @@ class Forwarding:
         #: Lines that may go before that, and whether the journal took the last one.
         self._line_count = LINES_MAX
         self._taken = True
+        #: Warnings so far since then, and what was passed over of attempts beyond them.
+        self._warned_count = 0
+        self._unwarned_count = 0
+        self._unwarned_bytes = 0
         #: Those that have ended and are not done, in that order.
         self._ended: dict[tuple[int, int], Followed] = {}
         self._adopted = False
@@ -134,9 +140,9 @@ class Forwarding:
 
     def next_deadline(self) -> int | None:
         """
-        When to call attend(); None while nothing is followed.
+        When to call attend(); None while nothing is followed and all is told.
         """
-        return self._poll_at if self._followed else None
+        return self._poll_at if self._followed or self._unwarned_count else None
 
     def attend(self, now: int) -> None:
         """
@@ -146,8 +152,10 @@ class Forwarding:
             self._adopted = True
             for number in self._state.members["processing"]:
                 self._follow(number, self._state.jobs[number].attempt)
-        if self._followed and now >= self._poll_at:
+        if self.next_deadline() is not None and now >= self._poll_at:
             self._poll_at = now + POLL_MS
+            self._warned_count = 0
+            self._tell_sum()
             self._line_count = LINES_MAX
             self._taken = True
             for each in list(self._followed.values()):
@@ -185,6 +193,7 @@ class Forwarding:
         for each in list(self._followed.values()):
             self._serve(each, now)
             each.close()
+        self._tell_sum()
         self._followed.clear()
         self._ended.clear()
         self._journal.close()
@@ -254,15 +263,30 @@ class Forwarding:
         each.offset = max(offset, each.offset)
 
     def _tell_skipped(self, each: Followed, now: int, *, at_once: bool) -> None:
-        if each.skipped_bytes and (at_once or now >= each.tell_at):
-            skipped_bytes, each.skipped_bytes = each.skipped_bytes, 0
-            each.tell_at = now + WARN_MS
+        if not each.skipped_bytes or not (at_once or now >= each.tell_at):
+            return
+        skipped_bytes, each.skipped_bytes = each.skipped_bytes, 0
+        each.tell_at = now + WARN_MS
+        self._warned_count += 1
+        if self._warned_count > WARNINGS_MAX:
+            self._unwarned_count += 1
+            self._unwarned_bytes += skipped_bytes
+            return
+        self._log.warning(
+            "output_not_forwarded",
+            **each.fields,
+            attempt=each.attempt,
+            skipped_bytes=skipped_bytes,
+        )
+
+    def _tell_sum(self) -> None:
+        if self._unwarned_count:
             self._log.warning(
-                "output_not_forwarded",
-                **each.fields,
-                attempt=each.attempt,
-                skipped_bytes=skipped_bytes,
+                "outputs_not_forwarded",
+                count=self._unwarned_count,
+                skipped_bytes=self._unwarned_bytes,
             )
+            self._unwarned_count = self._unwarned_bytes = 0
 
     def _is_done(self, each: Followed, now: int) -> bool:
         """

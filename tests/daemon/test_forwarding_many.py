@@ -8,7 +8,7 @@ import pytest
 from forwarding_bench import Away, Bench, Roomy
 
 from queuectld.runtime import forwarding
-from queuectld.runtime.forwarding import LINES_MAX
+from queuectld.runtime.forwarding import LINES_MAX, WARNINGS_MAX
 
 
 def test_many_that_have_ended_cost_a_turn_no_more_than_one(bench: Bench) -> None:
@@ -29,9 +29,7 @@ def test_many_that_have_ended_cost_a_turn_no_more_than_one(bench: Bench) -> None
     while bench.forwarding.next_deadline() is not None:
         before = bench.output.opened_count
         bench.turn()
-        assert (
-            bench.output.opened_count - before <= 2
-        )  # The last of one, then another.
+        assert bench.output.opened_count - before <= 2  # The last of one, then another.
     assert 20 * line_count == len(journal.messages)
     assert not bench.log.told
 
@@ -84,3 +82,20 @@ def test_a_mark_that_is_no_offset(bench: Bench, monkeypatch: pytest.MonkeyPatch)
             bench.turn()
         assert number * [b"line"] == journal.messages
         bench.end(number)
+
+
+def test_warnings_about_many_are_summed_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    So that nobody can fill the journal's allowance with them. All bytes are told of.
+    """
+    monkeypatch.setattr(forwarding, "ENDED_MAX", 0)
+    bench.begin(Away())
+    for number in range(1, WARNINGS_MAX + 4):
+        bench.start(number)
+        bench.write(number, b"line\n")
+        bench.end(number)
+    assert WARNINGS_MAX == len(bench.log.told)
+    assert not bench.log.sums
+    bench.turn()
+    assert [{"count": 3, "skipped_bytes": 15}] == bench.log.sums
+    assert bench.forwarding.next_deadline() is None
