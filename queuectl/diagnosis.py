@@ -154,11 +154,9 @@ def check_versions(case: Case) -> Iterator[Finding]:
             mend = "systemctl restart queuectld"
         yield Finding("versions", "warning", text, mend)
     if runner is not None and runner.version not in ("", daemon):
-        text = (
-            f"the runner is {runner.version}, the daemon {daemon}: it goes on as it is, and a "
-            "restart of it would end running jobs"
-        )
-        mend = "systemctl restart queuectl-runner  (when no job runs)" if case.system else ""
+        text = f"the runner is {runner.version}, the daemon {daemon}; running jobs go on when it"
+        text += " takes its new version"
+        mend = "systemctl reload queuectl-runner" if case.system else f"kill -HUP {runner.pid}"
         yield Finding("versions", "warning", text, mend)
     elif daemon == case.client_version:
         yield Finding("versions", "ok", f"all are {daemon}")

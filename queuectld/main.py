@@ -218,7 +218,6 @@ def serve(setup: Setup, ready: "Ready") -> int:
     daemon.runner = RunnerLink(
         setup.runner_dir or f"{directory}/runner",
         epoch=journal.epoch,
-        version=__version__,
         epoll=daemon.epoll,
         handlers=daemon.handlers,
         event=daemon.event,

@@ -192,7 +192,7 @@ def check_bytes(state: State, peer: Peer) -> None:
         raise Refusal(
             "try_later",
             f"user {peer.user} has jobs of {share.size_bytes} bytes, of at most {limit} "
-            "(user_bytes_max); forget finished ones: queuectl prune --all",
+            "(user_bytes_max); forget finished ones: queuectl prune",
             "jobs",
         )
 

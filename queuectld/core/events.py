@@ -76,7 +76,8 @@ class RunExited(Event, frozen=True):
 class StartRefused(Event, frozen=True):
     """
     An attempt could not be started. `passing`: for want of something that comes back (memory,
-    processes, disk), which is not the job's fault and does not count against it.
+    processes, disk), which is not the job's fault and does not count against it. `final`: the
+    next attempt would be refused too, until somebody changes an account or the policy.
     """
 
     number: int
@@ -84,17 +85,20 @@ class StartRefused(Event, frozen=True):
     error: str
     exit_code: int | None = None
     passing: bool = False
+    final: bool = False
 
 
 class RunnerReady(Event, frozen=True):
     """
     The runner told all it knows: which attempts run or ended unacknowledged.
 
-    Every attempt started since `ledger_epoch` is among them; 0: it can promise nothing.
+    Every attempt started since `ledger_epoch` is among them; 0: it can promise nothing. `unsent`
+    are the attempts whose start never left this daemon, so that no runner can know them.
     """
 
     known: frozenset[tuple[int, int]]
     ledger_epoch: int
+    unsent: frozenset[tuple[int, int]] = frozenset()
 
 
 class RunnerGone(Event, frozen=True):

@@ -301,8 +301,7 @@ class Queue:
         if job.stop is not None:
             self._end_run(job, job.stop.why, now, exited)
         else:
-            counts = not event.passing
-            self._end_run(job, "could_not_start", now, exited, error=event.error, counts=counts)
+            self._end_run(job, "could_not_start", now, exited, event)
 
     def _end_run(
         self,
@@ -310,21 +309,21 @@ class Queue:
         end: RunEnd,
         now: int,
         event: RunExited,
-        *,
-        error: str | None = None,
-        counts: bool = True,
+        refused: StartRefused | None = None,
     ) -> None:
         """
-        Record how the running attempt ended and what becomes of its job.
+        Record how the running attempt ended, or that it was not started, and what becomes of its
+        job.
         """
         assert job.runs
         run = job.runs[-1]
-        if counts:
+        counts = refused is None or not refused.passing
+        state: JobState = "dead"
+        due_at = 0
+        if refused is None or not (refused.passing or refused.final):
             state, due_at = self._state_after(job, end, event.exit_code, now)
-        elif job.attempt < ATTEMPTS_MAX:
+        elif refused.passing and job.attempt < ATTEMPTS_MAX:
             state, due_at = "failed", now + START_AGAIN_MS
-        else:
-            state, due_at = "dead", 0
         self.record(
             # In the order of the fields: by name, so many cost more than to encode them.
             RunEnded(
@@ -339,7 +338,7 @@ class Queue:
                 job.attempts_before + (not counts),
                 event.exit_code,
                 event.signal,
-                error or describe_end(end, event, now - run.started_at),
+                refused.error if refused else describe_end(end, event, now - run.started_at),
                 event.user_ms,
                 event.system_ms,
                 event.memory_max_bytes,
@@ -408,12 +407,13 @@ class Queue:
             job = self.state.jobs[number]
             assert job.runs
             run = job.runs[-1]
-            if (number, run.attempt) in event.known:
+            key = (number, run.attempt)
+            if key in event.known:
                 if job.stop is not None:
                     late = now >= job.stop.kill_at
                     again = signal.SIGKILL if late else signal.SIGTERM
                     self.do(SignalRun(number, run.attempt, again))
-            elif not 0 < event.ledger_epoch <= run.epoch:
+            elif key not in event.unsent and not 0 < event.ledger_epoch <= run.epoch:
                 unseen = RunExited(number, run.attempt)
                 self._end_run(job, end_of(job.stop, unseen), now, unseen)
             elif job.stop is not None:

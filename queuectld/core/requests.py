@@ -222,8 +222,9 @@ def _enqueued_before(queue: "Queue", request: Enqueue, made: list[tuple[int, int
     for index, number in made:
         job = state.jobs.get(number)
         if index < len(ids):
-            uid = job.owner if job is not None else queue.peer.uid
-            ids[index] = _id_told(queue, uid, request.jobs[index].id, number)
+            spec = request.jobs[index]
+            uid = job.owner if job is not None else None if spec.user else queue.peer.uid
+            ids[index] = _id_told(queue, uid, spec.id, number)
         if job is not None and request.want_jobs:
             jobs.append(views.job_view(queue, job, queue.peer))
     errors = [

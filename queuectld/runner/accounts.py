@@ -115,20 +115,12 @@ class Accounts:
         database: Database | None = None,
         clock: Callable[[], int] = monotonic_ms,
     ) -> None:
-        self._path = path
         self._policy = read_policy(path)
         self._database = database or Database()
         self._clock = clock
         self._stamp: tuple[object, ...] = ()
         #: The account, and until when it may be used, in monotonic ms.
         self._admitted: dict[tuple[int, bytes], tuple[Account, int]] = {}
-
-    def reload(self) -> None:
-        """
-        Read the policy again. Raises `PolicyError` and `OSError`; then the old one stays.
-        """
-        self._policy = read_policy(self._path)
-        self._admitted.clear()
 
     def admit(self, uid: int, user: bytes) -> Account:
         """

@@ -88,6 +88,16 @@ class Connection:
                 raise PeerGoneError(str(error)) from None
             self.outbox.popleft()
 
+    def refuse_more(self) -> None:
+        """
+        Have every further packet of the peer fail in its hands. What it sent before is still to be
+        received, and then its end.
+        """
+        try:
+            self._socket.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass  # It hung up itself, and that is received too.
+
     def close(self) -> None:
         """
         Close; what waits is dropped, what was sent can still be read by the peer.

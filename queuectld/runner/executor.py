@@ -29,13 +29,15 @@ _FD_MIN = 10
 
 class Executor:
     """
-    Makes processes under other accounts with the program at `path`, which only root can have
-    written; `spawner` has what all jobs share.
+    Makes processes under other accounts with the program that is open as `program_fd`, and that
+    only root can have written; `spawner` has what all jobs share. An upgrade puts another program
+    in its place; this one goes on to be the one that understands our orders.
     """
 
-    def __init__(self, spawner: Spawner, path: str) -> None:
+    def __init__(self, spawner: Spawner, program_fd: int) -> None:
         self._spawner = spawner
-        self._path = os.path.abspath(path)
+        # Looked up in the child, which by then has others of ours at the low numbers.
+        self._path = f"/proc/self/fd/{fcntl.fcntl(program_fd, fcntl.F_DUPFD_CLOEXEC, _FD_MIN)}"
 
     def start(self, account: Account, body: Body, umask: int, output_fd: int) -> tuple[int, int]:
         """
@@ -62,7 +64,7 @@ class Executor:
     def _spawn(self, output_fd: int, order_fd: int, report_fd: int) -> int:
         return os.posix_spawn(
             self._path,
-            [self._path],
+            ["queuectl-executor"],
             {},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, self._spawner.null_fd, 0),

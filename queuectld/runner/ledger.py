@@ -149,6 +149,19 @@ class Ledger:
         """
         return bool(self._waiting)
 
+    def is_whole(self) -> bool:
+        """
+        Whether who opens the ledger of this directory now finds all that is in this one. Raises
+        `OSError` when that cannot be told.
+        """
+        if self._waiting:
+            return False
+        try:
+            found = os.stat(LEDGER_NAME, dir_fd=self._directory_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(self._fd))
+
     def exits(self) -> list[Exited]:
         """
         The exits without ACK, in the order of their attempts' last records.
@@ -247,10 +260,12 @@ class Ledger:
         if records and not _is_whole(records[-1]):
             records.pop()
         self._size_bytes = len(records) * RECORD_BYTES
-        same_boot = self._read_header(records[0] if records else b"")
-        if same_boot is None:
+        header = _read_header(records[0] if records else b"")
+        if header is None:
             self._put_aside(is_empty=not data)
             return False
+        boot_id, self.ledger_epoch, self.epoch_max = header
+        same_boot = boot_id == self._boot_id
         for record in records[1:]:
             if _is_whole(record):
                 self._replay(record)
@@ -259,17 +274,6 @@ class Ledger:
         if self.damaged or not same_boot:
             self.ledger_epoch = 0
         return same_boot
-
-    def _read_header(self, record: bytes) -> bool | None:
-        if not record or not _is_whole(record) or record[0] != _HEADER:
-            return None
-        part = _RECORD.unpack(record)[4]
-        magic, version, boot_id, self.ledger_epoch, self.epoch_max = _HEADER_PART.unpack(part)
-        if magic != _MAGIC:
-            return None
-        if version > VERSION:
-            raise LedgerError(f"the ledger has version {version}, known are up to {VERSION}")
-        return bool(boot_id == self._boot_id)
 
     def _put_aside(self, is_empty: bool) -> None:
         self.close()
@@ -327,12 +331,43 @@ class Ledger:
         self._waiting.clear()
 
 
+def check_version(directory_fd: int) -> None:
+    """
+    Raise `LedgerError` when the ledger of a directory was written by a newer version; `OSError`.
+    """
+    files = Files()
+    try:
+        fd = files.open(LEDGER_NAME, os.O_RDONLY, directory_fd)
+    except FileNotFoundError:
+        return
+    try:
+        _read_header(files.pread(fd, RECORD_BYTES, 0))
+    finally:
+        files.close(fd)
+
+
 def read_boot_id() -> bytes:
     """
     The 16 bytes that name this boot of the host. Raises `OSError`.
     """
     with open("/proc/sys/kernel/random/boot_id", "rb") as file:
         return bytes.fromhex(file.read().decode().replace("-", ""))
+
+
+def _read_header(record: bytes) -> tuple[bytes, int, int] | None:
+    """
+    The boot id, the ledger epoch and the highest epoch; None when this is no header.
+    """
+    if not _is_whole(record) or record[0] != _HEADER:
+        return None
+    magic, version, boot_id, ledger_epoch, epoch_max = _HEADER_PART.unpack(
+        _RECORD.unpack(record)[4]
+    )
+    if magic != _MAGIC:
+        return None
+    if version > VERSION:
+        raise LedgerError(f"the ledger has version {version}, known are up to {VERSION}")
+    return boot_id, ledger_epoch, epoch_max
 
 
 def _pack(kind: int, job: int, attempt: int, part: bytes, flags: int = 0) -> bytes:

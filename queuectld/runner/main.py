@@ -1,6 +1,5 @@
 """
-queuectl-runner --dir DIR [--stay] [--program-version TEXT] [--policy FILE [--daemon-user NAME]
-                [--executor FILE]]
+queuectl-runner --dir DIR [--stay] [--policy FILE [--daemon-user NAME] [--executor FILE]] [--check]
 
 Start, signal and reap processes for the queuectld that connects to DIR/runner.sock: those of the
 account that runs this, or, as root and with a policy, those of others.
@@ -11,39 +10,51 @@ makes sure of one runner, and a second one waits 5 s for it.
 
   --stay                  stay without a daemon and without runs; else the runner leaves when it
                           has neither: 10 s after it was started, 1 s after a daemon left
-  --program-version TEXT  what WELCOME says about the program
   --policy FILE           whose jobs may be started, see policy.py: TOML, in a file that, as every
                           directory above it, only root can write
   --daemon-user NAME      the account of queuectld, the only one but root that may connect; DIR
                           gets its group and mode 0710, runner.sock belongs to it
   --executor FILE         the program that executor.c becomes, in a place like that of the policy:
                           it starts the jobs of others at the cost of our own
+  --check                 say whether it would start like this, and start nothing
 
 Signals: SIGTERM and SIGINT end every run (SIGTERM, after 10 s SIGKILL), write the exits down and
-leave. SIGHUP reads the policy again, and a wrong one leaves the old in place; without a policy
-nothing comes of it: the runner outlives the terminal it was started from.
+leave. SIGHUP has it execute its program anew, in this process: the policy is read again, a version
+that was installed meanwhile takes over, and runs go on. If --check finds a fault, the line says so,
+and all stays as it was.
 
-Exit codes: 0 left as told, or of no more use; 64 the command line is wrong; 65 the ledger was
-written by a newer version; 67 there is no account NAME; 71 the system refused something; 75 another
-runner has the directory; 77 the directory is not ours alone, the policy is not root's alone or says
-what no policy does, or we may not start jobs under other accounts.
+Exit codes: 0 left as told, of no more use, or checked; 64 the command line is wrong; 65 the ledger,
+or what was handed over, is of a newer version; 67 there is no account NAME; 71 the system refused
+something; 75 another runner has the directory; 77 the directory is not ours alone, the policy is
+not root's alone or says what no policy does, or we may not start jobs under other accounts.
 """
 
 import fcntl
 import os
 import pwd
 import signal
+import socket
 import stat
 import sys
 import time
 from typing import NamedTuple
 
+from queuectl import __version__
 from queuectld.runner.accounts import Accounts
 from queuectld.runner.capabilities import give_up_inheritable
 from queuectld.runner.clock import now_ms
 from queuectld.runner.endpoint import SOCKET_NAME, listen
-from queuectld.runner.ledger import Ledger, LedgerError, read_boot_id
+from queuectld.runner.fd_store import FdStore, notify
+from queuectld.runner.ledger import Ledger, LedgerError, check_version, read_boot_id
 from queuectld.runner.policy import PolicyError, open_trusted
+from queuectld.runner.renewal import (
+    SIGNALS,
+    InheritanceError,
+    Renewal,
+    inherit,
+    inherit_stored,
+    receive_signals,
+)
 from queuectld.runner.runner import Runner
 
 EX_OK, EX_USAGE, EX_DATAERR, EX_NOUSER, EX_OSERR, EX_TEMPFAIL, EX_NOPERM = 0, 64, 65, 67, 71, 75, 77
@@ -55,10 +66,10 @@ _LOCK_RETRY_S = 0.05
 class Options(NamedTuple):
     directory: str = ""  # empty: --help
     stay: bool = False
-    program_version: str = ""
     policy: str = ""
     daemon_user: str = ""
     executor: str = ""
+    check: bool = False
 
 
 class ExitError(Exception):
@@ -80,7 +91,7 @@ def main() -> int:
     except ExitError as error:
         complain(str(error))
         return error.code
-    except LedgerError as error:
+    except (LedgerError, InheritanceError) as error:
         complain(str(error))
         return EX_DATAERR
     except OSError as error:
@@ -107,28 +118,54 @@ def _main(arguments: list[str]) -> int:
         return EX_OK
     _open_standard_fds()
     os.umask(0o077)
-    accounts = _read_accounts(options) if options.policy else None
+    inheritance = inherit(os.environ)
+    # Kept open: this is the program that understands our orders, whatever an upgrade puts there.
+    executor_fd = None
+    accounts = None
+    if options.policy:
+        accounts, executor_fd = _read_accounts(options)
     daemon = _find_daemon(options.daemon_user) if options.daemon_user else None
-    directory_fd = _open_directory(options.directory, daemon)
-    _lock(directory_fd, options.directory)
+    if options.check:
+        _check_ledger(options.directory)
+        return EX_OK
+    directory_fd = inheritance.directory_fd
+    if directory_fd < 0:
+        directory_fd = _open_directory(options.directory, daemon)
+        _lock(directory_fd, options.directory)
+        inheritance = inherit_stored(os.environ, os.getpid())
+    renewal = Renewal(directory_fd, complain)
     os.chdir("/")
     wakeup_fd = _take_signals()
+    receive_signals()
     ledger = Ledger(directory_fd, read_boot_id(), now_ms())
     if ledger.damaged:
         complain("the ledger was damaged: what it lost is reported as not known")
     daemon_uid = None if daemon is None else daemon.pw_uid
-    listener = listen(directory_fd, -1 if daemon_uid is None else daemon_uid)
-    Runner(
+    if inheritance.listener_fd < 0:
+        listener = listen(directory_fd, -1 if daemon_uid is None else daemon_uid)
+    else:
+        listener = socket.socket(fileno=inheritance.listener_fd)
+    manager = os.environ.get("NOTIFY_SOCKET", "")
+    runner = Runner(
         listener,
         wakeup_fd,
         ledger,
+        renewal,
         complain,
         options.stay,
-        options.program_version,
         daemon_uid,
         accounts,
-        options.executor or None,
-    ).run()
+        executor_fd,
+        FdStore(manager),
+        inheritance,
+    )
+    if inheritance.listener_fd >= 0:
+        complain(f"goes on as version {__version__}")
+    try:
+        notify(manager, "READY=1", wait=True)
+    except OSError as error:
+        complain(f"{manager}: {error}")  # Its jobs are worth more than what systemd thinks of it.
+    runner.run()
     os.unlink(SOCKET_NAME, dir_fd=directory_fd)
     return EX_OK
 
@@ -144,8 +181,8 @@ def _parse(arguments: list[str]) -> Options:
             return options
         elif option == "--dir" and rest and rest[0]:
             options = options._replace(directory=rest.pop(0))
-        elif option == "--program-version" and rest:
-            options = options._replace(program_version=rest.pop(0))
+        elif option == "--check":
+            options = options._replace(check=True)
         elif option == "--policy" and rest and rest[0]:
             options = options._replace(policy=rest.pop(0))
         elif option == "--daemon-user" and rest and rest[0]:
@@ -164,16 +201,23 @@ def _parse(arguments: list[str]) -> Options:
     return options
 
 
-def _read_accounts(options: Options) -> Accounts:
+def _read_accounts(options: Options) -> tuple[Accounts, int | None]:
     if os.geteuid() != 0:
         raise ExitError(EX_NOPERM, "--policy: only root can start jobs under other accounts")
     give_up_inheritable()
     try:
-        if options.executor:
-            os.close(open_trusted(options.executor))
-        return Accounts(options.policy)
+        executor_fd = open_trusted(options.executor) if options.executor else None
+        return Accounts(options.policy), executor_fd
     except (PolicyError, OSError) as error:
         raise ExitError(EX_NOPERM, str(error)) from None
+
+
+def _check_ledger(directory: str) -> None:
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # It would be made.
+    check_version(fd)
 
 
 def _find_daemon(name: str) -> pwd.struct_passwd:
@@ -229,7 +273,7 @@ def _lock(directory_fd: int, directory: str) -> None:
 def _take_signals() -> int:
     read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-    for signo in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for signo in SIGNALS:
         # The number reaches the loop through the pipe; the handler only has to exist.
         signal.signal(signo, lambda _signo, _frame: None)
     return read_fd

@@ -28,6 +28,7 @@ _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64)
 class Process(NamedTuple):
     pid: int
     state: bytes
+    parent: int
     group: int
     session: int
     start_ticks: int  # since boot, 100 to a second as a rule
@@ -83,7 +84,8 @@ def read(pid: int) -> Process | None:
         os.close(fd)
     # The name comes second, in parentheses, and may hold anything, parentheses too.
     fields = text[text.rindex(b")") + 2 :].split()
-    return Process(pid, fields[0], int(fields[2]), int(fields[3]), int(fields[19]))
+    parent, group, session = map(int, fields[1:4])
+    return Process(pid, fields[0], parent, group, session, int(fields[19]))
 
 
 def real_uid(pid: int) -> int | None:

@@ -16,13 +16,15 @@ import signal
 import socket
 from collections.abc import Callable
 
+from queuectl import __version__
 from queuectld.runner import messages
 from queuectld.runner.accounts import Accounts
 from queuectld.runner.clock import monotonic_ms, now_ms
 from queuectld.runner.connection import Connection, PeerGoneError, close_all
 from queuectld.runner.endpoint import peer_uid
+from queuectld.runner.fd_store import FdStore
 from queuectld.runner.ledger import Ledger
-from queuectld.runner.policy import PolicyError
+from queuectld.runner.renewal import Inheritance, Renewal
 from queuectld.runner.runs import Runs
 from queuectld.runner.spawn import Spawner
 
@@ -47,9 +49,11 @@ class Runner:
     """
     Serves `listener` until told to stop, or, unless `stay`, until it is of no more use: no daemon
     and no run. The daemon is root, or `daemon_uid`, and has jobs started under `accounts`, or, if
-    there are none, under our own; `executor` is the path of executor.c's program, if it is there.
-    The numbers of SIGTERM, SIGINT and SIGHUP arrive as bytes on `wakeup_fd`. `complain` takes a
-    line for people. Raises `OSError` when there is no room to watch all that the ledger holds.
+    there are none, under our own; `executor_fd` is executor.c's program, if it is there. The
+    numbers of SIGTERM, SIGINT and SIGHUP arrive as bytes on `wakeup_fd`; at SIGHUP `renewal` brings
+    in the new version. `store` keeps pidfds for the next runner, `inheritance` is what the one
+    before left. `complain` takes a line for people. Raises `OSError` when there is no room to watch
+    all that the ledger holds.
     """
 
     def __init__(
@@ -57,22 +61,25 @@ class Runner:
         listener: socket.socket,
         wakeup_fd: int,
         ledger: Ledger,
+        renewal: Renewal,
         complain: Callable[[str], None],
         stay: bool = False,
-        program_version: str = "",
         daemon_uid: int | None = None,
         accounts: Accounts | None = None,
-        executor: str | None = None,
+        executor_fd: int | None = None,
+        store: FdStore | None = None,
+        inheritance: Inheritance | None = None,
     ) -> None:
         self._listener = listener
         self._wakeup_fd = wakeup_fd
         self._ledger = ledger
+        self._renewal = renewal
         self._complain = complain
         self._stay = stay
-        self._program_version = program_version
         self._peers = (0, os.geteuid() if daemon_uid is None else daemon_uid)
-        self._accounts = accounts
-        self._started_at = now_ms()
+        self._store = store or FdStore("")
+        inheritance = inheritance or Inheritance()
+        self._started_at = inheritance.started_at or now_ms()
         self._daemon: Connection | None = None
         self._strangers: dict[int, Connection] = {}
         self._outbox_count_max = OUTBOX_COUNT_MAX
@@ -85,8 +92,11 @@ class Runner:
         self._epoll.register(wakeup_fd, select.EPOLLIN)
         self._epoll.register(listener.fileno(), select.EPOLLIN)
         self._is_listening = True
-        self._runs = Runs(self._epoll, ledger, Spawner(), self._send, accounts, executor)
-        self._runs.adopt()
+        self._spawner = Spawner()
+        self._runs = Runs(
+            self._epoll, ledger, self._spawner, self._send, accounts, executor_fd, self._store
+        )
+        self._runs.adopt(inheritance)
 
     def run(self) -> None:
         """
@@ -99,11 +109,8 @@ class Runner:
                 if self._handle(fd, events):
                     break
             self._look(monotonic_ms())
-        if self._daemon is not None:
-            try:
-                self._daemon.flush()
-            except PeerGoneError:
-                pass  # It will hear it from the next runner.
+        # What it sent meanwhile is refused, not left to be taken for lost.
+        self._hear_out()
 
     def _is_finished(self) -> bool:
         if len(self._runs) > 0:
@@ -118,13 +125,13 @@ class Runner:
         return self._runs.wants_look or self._ledger.is_waiting or not self._is_listening
 
     def _timeout_ms(self) -> int:
+        times = [self._kill_at, self._store.next_at(), self._renewal.next_at()]
         if self._wants_look():
-            return max(0, self._look_at - monotonic_ms())
-        if self._kill_at is not None:
-            return max(0, self._kill_at - monotonic_ms())
-        if len(self._runs) > 0 or self._stay or self._daemon is not None:
-            return _FOREVER_MS
-        return max(0, self._leave_at - monotonic_ms())
+            times.append(self._look_at)
+        elif not (len(self._runs) > 0 or self._stay or self._daemon is not None):
+            times.append(self._leave_at)
+        next_at = min((at for at in times if at is not None), default=None)
+        return _FOREVER_MS if next_at is None else max(0, next_at - monotonic_ms())
 
     def _handle(self, fd: int, events: int) -> bool:
         if self._daemon is not None and fd == self._daemon.fd:
@@ -135,15 +142,20 @@ class Runner:
             return self._meet(self._strangers[fd])
         elif fd == self._listener.fileno():
             self._accept()
+        elif fd == self._renewal.check_fd:
+            self._renew()
+            return True
         elif fd == self._wakeup_fd:
             signos = os.read(fd, 4096)
-            if signal.SIGHUP in signos:
-                self._reload()
             if signal.SIGTERM in signos or signal.SIGINT in signos:
                 self._stop(GRACE_MS)
+            if signal.SIGHUP in signos:
+                self._ask_renewal()
         return False
 
     def _look(self, now: int) -> None:
+        self._store.attend(now)
+        self._renewal.attend(now)
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
             self._runs.kill()
@@ -163,15 +175,46 @@ class Runner:
         elif self._kill_at is not None:
             self._kill_at = min(self._kill_at, kill_at)
 
-    def _reload(self) -> None:
-        if self._accounts is None:
-            return
+    def _ask_renewal(self) -> None:
+        if self._runs.is_stopping:
+            return  # There is nothing to go on with.
         try:
-            self._accounts.reload()
-        except (PolicyError, OSError) as error:
-            self._complain(f"{error}; the policy stays as it was")
-        else:
-            self._complain("the policy was read again")
+            self._renewal.ask(self._epoll)
+        except OSError as error:
+            self._complain(f"not renewed: {error}")
+
+    def _renew(self) -> None:
+        try:
+            if self._renewal.end_check(self._epoll):
+                self._hear_out()
+                if not self._runs.is_stopping:
+                    self._become_new()
+        except OSError as error:
+            self._complain(f"not renewed: {error}; everything stays as it was")
+
+    def _hear_out(self) -> None:
+        """
+        Do all that the daemon has sent, and hang up. It knows what it could not send after that.
+        """
+        daemon = self._daemon
+        if daemon is None:
+            return
+        daemon.refuse_more()
+        while self._daemon is daemon:
+            self._serve(daemon, select.EPOLLIN | select.EPOLLOUT)
+
+    def _become_new(self) -> None:
+        inheritance = self._runs.hand_over()
+        if inheritance is None:
+            self._complain("not renewed: descriptors ran out; try again when fewer jobs run")
+            return
+        if not self._ledger.is_whole():
+            self._complain("not renewed: the ledger's disk is full, or somebody removed the ledger")
+            return
+        inheritance = inheritance._replace(
+            listener_fd=self._listener.fileno(), started_at=self._started_at
+        )
+        self._renewal.execute(inheritance, self._spawner.nofile)
 
     def _accept(self) -> None:
         try:
@@ -239,7 +282,7 @@ class Runner:
             os.getpid(),
             self._started_at,
             self._ledger.ledger_epoch,
-            self._program_version,
+            __version__,
         )
         if daemon is not self._daemon:
             # WELCOME tells it the version that would have done.

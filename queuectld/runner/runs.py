@@ -34,12 +34,15 @@ from collections.abc import Callable
 
 from queuectld.runner import messages, process
 from queuectld.runner.accounts import Account, Accounts
+from queuectld.runner.adoption import find
 from queuectld.runner.clock import boottime_ns, monotonic_ms, now_ms
 from queuectld.runner.connection import close_all
 from queuectld.runner.executor import Executor
+from queuectld.runner.fd_store import STORE_AFTER_MS, FdStore, name_of
 from queuectld.runner.ledger import Key, Ledger, Started
 from queuectld.runner.messages import Exited
 from queuectld.runner.program import SpawnError
+from queuectld.runner.renewal import Inheritance
 from queuectld.runner.spawn import Spawner
 from queuectld.runner.switch import Switcher, read_report
 
@@ -81,12 +84,19 @@ class Run:
         #: What it said: the leader is about to end without having become its program.
         self.refusal: SpawnError | None = None
 
+    @property
+    def name(self) -> str:
+        """
+        Its name where there is text only.
+        """
+        return name_of(*self.key, self.started_at)
+
 
 class Runs:
     """
     The runs of one ledger. Pidfds and reports are watched in `epoll`; messages for the daemon, if
     there is one, go to `report`. `accounts` are those that may have jobs; without, only our own.
-    `executor` is the path of the program that starts them, where there is one.
+    `executor_fd` is the program that starts them, where there is one. `store` keeps their pidfds.
     """
 
     def __init__(
@@ -96,7 +106,8 @@ class Runs:
         spawner: Spawner,
         report: Callable[[bytes], None],
         accounts: Accounts | None = None,
-        executor: str | None = None,
+        executor_fd: int | None = None,
+        store: FdStore | None = None,
     ) -> None:
         #: Set by `terminate`: nothing is started any more.
         self.is_stopping = False
@@ -105,11 +116,12 @@ class Runs:
         self._spawner = spawner
         self._accounts = accounts
         self._switcher: Switcher | Executor | None = None
-        if executor is not None:
-            self._switcher = Executor(spawner, executor)
+        if executor_fd is not None:
+            self._switcher = Executor(spawner, executor_fd)
         elif accounts is not None:
             self._switcher = Switcher(spawner)
         self._report = report
+        self._store = store or FdStore("")
         self._reserve = process.Reserve()
         self._runs: dict[Key, Run] = {}
         self._by_pidfd: dict[int, Run] = {}
@@ -148,6 +160,7 @@ class Runs:
         """
         if self._exits.pop((job, attempt), None) is not None:
             self._ledger.forget(job, attempt)
+            self._store.remove((job, attempt))
 
     def signal(self, job: int, attempt: int, signo: int) -> None:
         """
@@ -299,31 +312,59 @@ class Runs:
         else:
             run.refusal = SpawnError(*report)
 
-    def adopt(self) -> None:
+    def adopt(self, inheritance: Inheritance) -> None:
         """
-        Take up what the ledger holds. Raises `OSError` when there is no room to watch it all.
+        Take up what the ledger holds, with what there is of it in `inheritance`. Raises `OSError`
+        when there is no room to watch it all.
         """
         for exited in self._ledger.exits():
             self._exits[exited.job, exited.attempt] = messages.pack_exited(exited)
-        for job, attempt, started_at, pid, from_ns, to_ns, uid in self._ledger.started():
-            run = Run((job, attempt), pid, started_at, is_child=False)
+        kept = dict(inheritance.pidfds)
+        started = self._ledger.started()
+        self._store.restore(inheritance.stored, [*self._exits, *(s[:2] for s in started)])
+        for each in started:
+            run = Run((each.job, each.attempt), each.pid, each.started_at, is_child=False)
             self._runs[run.key] = run
-            try:
-                run.pidfd = os.pidfd_open(pid)
-            except ProcessLookupError:
-                self._ended(run, None)
-                continue
-            # Asked after opening: if it is this process now, the pidfd is of this process.
-            status = process.read(pid)
-            if (
-                status is None
-                or not status.was_made_between(from_ns, to_ns)
-                or not _may_be_of(pid, uid)
-            ):
+            run.pidfd = kept.pop(run.name, -1)
+            if run.pidfd < 0:
+                run.pidfd, run.is_child = find(each)
+            if run.pidfd < 0:
                 self._ended(run, None)
                 continue
             self._by_pidfd[run.pidfd] = run
             self._epoll.register(run.pidfd, select.EPOLLIN)
+            self._store.keep(run.key, run.name, run.pidfd, monotonic_ms())
+            self._take_over(run, inheritance)
+        close_all([*kept.values()])
+
+    def _take_over(self, run: Run, inheritance: Inheritance) -> None:
+        run.is_stopping = run.name in inheritance.told
+        run.is_killed = run.name in inheritance.killed
+        if run.name in inheritance.refusals:
+            run.refusal = SpawnError(*inheritance.refusals[run.name])
+        if run.name in inheritance.reports:
+            self._await_report(run, inheritance.reports[run.name])
+
+    def hand_over(self) -> Inheritance | None:
+        """
+        What a runner that takes our place in this process cannot read in the ledger. None while it
+        could not adopt them all: one has no pidfd, for want of descriptors.
+        """
+        runs = self._runs.values()
+        if any(run.pidfd < 0 for run in runs):
+            return None
+        return Inheritance(
+            told=[run.name for run in runs if run.is_stopping],
+            killed=[run.name for run in runs if run.is_killed],
+            refusals={
+                run.name: (run.refusal.stage, run.refusal.errno, run.refusal.reason)
+                for run in runs
+                if run.refusal is not None
+            },
+            reports={run.name: run.report_fd for run in runs if run.report_fd >= 0},
+            pidfds={run.name: run.pidfd for run in runs if not run.is_child},
+            stored=self._store.names(),
+        )
 
     def _watch(self, run: Run) -> None:
         try:
@@ -332,6 +373,8 @@ class Runs:
             self._by_pidfd[run.pidfd] = run
         except OSError:
             self._unsettled[run.key] = run
+        else:
+            self._store.keep(run.key, run.name, run.pidfd, monotonic_ms() + STORE_AFTER_MS)
 
     def _signal(self, run: Run, signo: int) -> None:
         signos = [signo]
@@ -380,6 +423,7 @@ class Runs:
             self._ended(run, status, usage)
         else:
             self._dismiss(run)
+            self._store.remove(run.key)
             self._ledger.forget(*run.key)
             self._refuse(run.key, run.refusal)
 
@@ -417,18 +461,10 @@ class Runs:
     def _dismiss(self, run: Run) -> None:
         del self._runs[run.key]
         self._unsettled.pop(run.key, None)
+        self._store.let_go(run.key)
         self._untold.pop(run.key, None)
         if run.pidfd >= 0:
             os.close(run.pidfd)
-
-
-def _may_be_of(pid: int, uid: int) -> bool:
-    """
-    Whether a process can be a run under `uid`: it is of that account, or of root, which a
-    program with the set-user-ID bit made it. As root we signal what we adopt, so the start time
-    is not all that is looked at.
-    """
-    return uid == messages.UID_OWN or process.real_uid(pid) in (uid, 0)
 
 
 def _unpack_body(request: messages.Start, fds: list[int]) -> messages.Body:

@@ -60,7 +60,6 @@ class RunnerLink:
         directory: str,
         *,
         epoch: int,
-        version: str,
         epoll: select.epoll,
         handlers: dict[int, Callable[[int], None]],
         event: Callable[[Event], None],
@@ -73,7 +72,6 @@ class RunnerLink:
         self.ready = False
         self._directory = directory
         self._epoch = epoch
-        self._version = version
         self._epoll = epoll
         self._handlers = handlers
         self._event = event
@@ -87,8 +85,8 @@ class RunnerLink:
         self._socket: socket.socket | None = None
         self._retry_at = 0
         self._tried_at = 0
-        #: Whether a runner's list was heard in this daemon's life.
-        self._listed = False
+        #: The runner whose list was heard last in this daemon's life: its pid, and its start.
+        self._listed: tuple[int, int] | None = None
         #: Greetings in a row that did not lead to a list.
         self._failures = 0
         #: Runners that this process started and has not reaped.
@@ -96,6 +94,8 @@ class RunnerLink:
         #: When the one was started that has not answered yet.
         self._started_at: int | None = None
         self._known: set[tuple[int, int]] = set()
+        #: Attempts whose START never left, since the last greeting.
+        self._unsent: set[tuple[int, int]] = set()
         #: What could not be sent at once: (packet, descriptors to send with it and close).
         self._outgoing: deque[tuple[bytes, list[int]]] = deque()
         #: What each attempt that was not yet heard of would run, for its error message.
@@ -160,7 +160,6 @@ class RunnerLink:
 
     def _start_runner(self, now: int) -> None:
         command = [sys.executable, "-P", "-m", "queuectld.runner.main", "--dir", self._directory]
-        command += ["--program-version", self._version]
         try:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
             pid = os.posix_spawn(
@@ -200,7 +199,11 @@ class RunnerLink:
         self._socket.close()
         self._socket = None
         while self._outgoing:
-            _close_all(self._outgoing.popleft()[1])
+            packet, fds = self._outgoing.popleft()
+            request = messages.unpack_request(packet)
+            if isinstance(request, messages.Start):
+                self._unsent.add((request.job, request.attempt))
+            _close_all(fds)
         self._starting.clear()
         self._known.clear()
         if self.ready:
@@ -233,7 +236,8 @@ class RunnerLink:
         """
         key = (effect.number, effect.attempt)
         if self._socket is None:
-            return  # After the next greeting the queue starts it again: nobody knows of it.
+            self._unsent.add(key)  # After the next greeting the queue starts it again.
+            return
         fds: list[int] = []
         try:
             body = messages.pack_body(
@@ -361,12 +365,15 @@ class RunnerLink:
             assert self.welcome is not None
             self.ready = True
             ledger_epoch = self.welcome.ledger_epoch
-            if self._listed and ledger_epoch == self._epoch:
+            process = self.welcome.pid, self.welcome.started_at
+            if self._listed not in (None, process) and ledger_epoch == self._epoch:
                 # A ledger that began in this daemon's own life may be the one that the runner
                 # before kept, or one made after that was lost: then it cannot vouch for our starts.
+                # That of a runner which is still the same process, renewed or not, is the same.
                 ledger_epoch = 0
-            self._listed = True
-            self._event(RunnerReady(frozenset(self._known), ledger_epoch))
+            self._listed = process
+            self._event(RunnerReady(frozenset(self._known), ledger_epoch, frozenset(self._unsent)))
+            self._unsent.clear()
             self._known.clear()
         if self.ready:
             self._known.clear()
@@ -380,8 +387,10 @@ class RunnerLink:
             return
         reason = os.strerror(message.errno) if message.errno else messages.STAGES[message.stage]
         passing = message.errno in PASSING_ERRNOS or message.stage == messages.STOPPING
+        # Asked again, the account would be the same and the policy say the same.
+        final = message.stage in (messages.ACCOUNT, messages.POLICY)
         exit_code = None
-        if message.stage in (messages.ACCOUNT, messages.POLICY):
+        if final:
             reason = message.explain(effect.user if effect is not None else "")
         elif message.stage == messages.SWITCH:
             reason = f"cannot become its account: {reason}"
@@ -392,11 +401,8 @@ class RunnerLink:
             reason = f"{program}: {reason}"
             not_found = message.errno in (errno.ENOENT, errno.ENOTDIR)
             exit_code = EXIT_NOT_FOUND if not_found else EXIT_NOT_EXECUTABLE
-        self._event(
-            StartRefused(
-                *key, error=f"could not start: {reason}", exit_code=exit_code, passing=passing
-            )
-        )
+        error = f"could not start: {reason}"
+        self._event(StartRefused(*key, error, exit_code, passing, final))
 
 
 def run_exited(message: messages.Exited) -> RunExited:

@@ -99,6 +99,15 @@ def notes(daemon: "Daemon") -> list[str]:
         )
     if daemon.runner is None or not daemon.runner.ready:
         lines.append("the runner is not connected: nothing is started until it is")
+    welcome = daemon.runner.welcome if daemon.runner is not None else None
+    if welcome is not None and welcome.program_version != daemon.version:
+        reload = f"kill -HUP {welcome.pid}"
+        if daemon.mode == "system":
+            reload = "systemctl reload queuectl-runner"
+        lines.append(
+            f"the runner is {welcome.program_version}, the daemon {daemon.version}: {reload}, "
+            "with which running jobs go on"
+        )
     if not state.slots.numbers() and state.counts["pending"]:
         lines.append("there are no workers: queuectl worker start adds some")
     return lines

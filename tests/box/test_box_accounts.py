@@ -215,17 +215,18 @@ def test_an_account_that_may_have_no_jobs_any_more(
     box: Box, user: str, act: Callable[[Box, str], None], reason: str
 ) -> None:
     """
-    Its job is not started under that account nor under another, and says why.
+    Its job is not started under that account nor under another, is dead without a retry, and says
+    why.
     """
     queue = QueueInBox(box, user=user)
-    queue.enqueue("late", f"touch /var/tmp/late-{user}", "--hold", "--max-retries", "0")
+    queue.enqueue("late", f"touch /var/tmp/late-{user}", "--hold", "--max-retries", "3")
     number = number_of_last(queue)
     act(box, user)
     root = QueueInBox(box, user="")
     root.queuectl("release", number)
     root.wait_for_state(number, "dead")
     assert f"could not start: {reason}" == root.show(number)["last_error"]
-    assert root.show(number)["exit_code"] is None
+    assert (None, 1) == (root.show(number)["exit_code"], len(root.show(number)["runs"]))
     assert not box.path(f"/var/tmp/late-{user}").exists()
 
 

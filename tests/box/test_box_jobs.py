@@ -3,18 +3,14 @@ What becomes of running jobs when their queue's units are restarted, stopped, ki
 the table in docs/systemd.md, on a booted systemd.
 """
 
-import os
 from collections.abc import Callable
 
 import pytest
+from box_steps import kernel_tells_afterwards, kill_daemon, kill_runner, reload_runner
 from debian_box import Box, wait_until
 from installation import write
 from queue_in_box import DAEMON, RUNNER, SOCKET, WAIT_S, QueueInBox
 
-from queuectld.runner.process import exit_status
-
-#: How often each row is tried in a row.
-ROUNDS = int(os.environ.get("QUEUECTL_BOX_ROUNDS", "1"))
 RUNS_ON, TOLD = ("exited", 7, None), ("exited", 9, None)
 LOST = ("lost", None, None)
 #: Whether the kernel, which is the box's too, tells how a process ended that somebody else reaped.
@@ -34,27 +30,11 @@ def stop_and_start_daemon(queue: QueueInBox) -> None:
     queue.systemctl("start", SOCKET, DAEMON)
 
 
-def kill_daemon(queue: QueueInBox) -> None:
-    before = queue.main_pid(DAEMON)
-    queue.kill(DAEMON, "--signal=KILL")
-    queue.wait_for_other_main_pid(DAEMON, before)
-
-
 def terminate_daemon(queue: QueueInBox) -> None:
     before = queue.main_pid(DAEMON)
     queue.kill(DAEMON)
     wait_until(lambda: queue.main_pid(DAEMON) != before, WAIT_S, "the daemon has left")
     queue.queuectl("status")  # The socket starts it again.
-
-
-def reload_runner(queue: QueueInBox) -> None:
-    queue.systemctl("reload", RUNNER)
-
-
-def kill_runner(queue: QueueInBox) -> None:
-    before = queue.main_pid(RUNNER)
-    queue.kill(RUNNER, "--kill-whom=main", "--signal=KILL")
-    queue.wait_for_other_main_pid(RUNNER, before)
 
 
 def kill_both(queue: QueueInBox) -> None:
@@ -80,6 +60,19 @@ def terminate_runner(queue: QueueInBox) -> None:
     queue.wait_for_other_main_pid(RUNNER, before)
 
 
+def restart_socket(queue: QueueInBox) -> None:
+    queue.systemctl("restart", SOCKET)
+
+
+def stop_and_start_socket(queue: QueueInBox) -> None:
+    queue.systemctl("stop", SOCKET)
+    queue.systemctl("start", SOCKET)
+
+
+def kill_socket(queue: QueueInBox) -> None:
+    queue.kill(SOCKET, "--signal=KILL")
+
+
 def reexec_systemd(queue: QueueInBox) -> None:
     queue.systemctl("daemon-reexec")
 
@@ -101,26 +94,12 @@ ROWS: list[tuple[Callable[[QueueInBox], None], tuple[object, ...] | None]] = [
     (restart_runner, TOLD),
     (stop_and_start_runner, TOLD),
     (terminate_runner, TOLD),
+    (restart_socket, RUNS_ON),
+    (stop_and_start_socket, RUNS_ON),
+    (kill_socket, RUNS_ON),
     (reexec_systemd, RUNS_ON),
     (reload_systemd, RUNS_ON),
 ]
-
-
-def kernel_tells_afterwards() -> bool:
-    """
-    Whether PIDFD_GET_INFO answers for a process that was reaped.
-    """
-    pid = os.fork()
-    if pid == 0:
-        os._exit(7)
-    pidfd = os.pidfd_open(pid)
-    os.waitpid(pid, 0)
-    try:
-        return exit_status(pidfd) is not None
-    except OSError:
-        return False
-    finally:
-        os.close(pidfd)
 
 
 @pytest.fixture(scope="module")
@@ -145,16 +124,15 @@ def test_a_running_job(
     """
     if expected is None:
         expected = RUNS_ON if kernel_tells_afterwards() else LOST
-    for round_number in range(ROUNDS):
-        job_id = f"{act.__name__}-{round_number}"
-        queue.start_patient(job_id)
-        act(queue)
-        if expected != TOLD:
-            assert "processing" == queue.state(job_id)
-            queue.let_go(job_id)
-        assert expected == queue.end_of(job_id)
-        queue.enqueue(f"{job_id}-after", "true")
-        queue.wait_for_state(f"{job_id}-after", "completed")
+    job_id = act.__name__
+    queue.start_patient(job_id)
+    act(queue)
+    if expected != TOLD:
+        assert "processing" == queue.state(job_id)
+        queue.let_go(job_id)
+    assert expected == queue.end_of(job_id)
+    queue.enqueue(f"{job_id}-after", "true")
+    queue.wait_for_state(f"{job_id}-after", "completed")
 
 
 def test_an_end_while_the_daemon_is_away_is_known(queue: QueueInBox) -> None:

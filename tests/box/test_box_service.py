@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from debian_box import Box, wait_until
-from installation import write
+from installation import LIBRARY, write
 from queue_in_box import DAEMON, RUNNER, SOCKET, WAIT_S, QueueInBox
 
 CONFIGURATION = "/etc/queuectl/queuectld.toml"
@@ -186,6 +186,21 @@ def test_the_configuration_is_reloaded(queue: QueueInBox) -> None:
     assert 78 == checked.returncode
     write(queue.box, CONFIGURATION, "workers = 2\n")
     queue.systemctl("reload", DAEMON)
+
+
+def test_a_runner_of_another_version_is_told(queue: QueueInBox) -> None:
+    """
+    A daemon that was restarted alone after an upgrade says so, and doctor the command that brings
+    the runner to its version.
+    """
+    module = queue.box.path(f"{LIBRARY}/queuectl/__init__.py")
+    write(queue.box, f"{LIBRARY}/queuectl/__init__.py", module.read_text() + '__version__ = "99"\n')
+    queue.systemctl("restart", DAEMON)
+    mend = "systemctl reload queuectl-runner"
+    assert f"the daemon 99: {mend}" in queue.queuectl("status")
+    assert mend in queue.queuectl("doctor", check=False)
+    queue.box.run(*mend.split())
+    wait_until(lambda: mend not in queue.queuectl("status"), WAIT_S, "the runner is of version 99")
 
 
 @pytest.fixture(scope="module")

@@ -207,7 +207,10 @@ class Conversation:
         return self.runner_ready(known) if runner else self.effects
 
     def runner_ready(
-        self, known: Iterable[int] | None = None, ledger_epoch: int = 0
+        self,
+        known: Iterable[int] | None = None,
+        ledger_epoch: int = 0,
+        unsent: frozenset[tuple[int, int]] = frozenset(),
     ) -> list[Effect]:
         """
         Connect the runner. It knows the running attempts of the jobs with the numbers *known*.
@@ -215,7 +218,7 @@ class Conversation:
         numbers = list(self.queue.state.members["processing"] if known is None else known)
         jobs = [self.queue.state.jobs[number] for number in numbers]
         runs = frozenset((job.number, job.attempt) for job in jobs)
-        return self.handle(RunnerReady(runs, ledger_epoch))
+        return self.handle(RunnerReady(runs, ledger_epoch, unsent))
 
     def runner_gone(self) -> None:
         """
@@ -230,12 +233,14 @@ class Conversation:
         job = self.job(job_id)
         return self.handle(RunExited(job.number, job.attempt, exit_code=code, signal=signal))
 
-    def refuse_start(self, job_id: str, *, passing: bool = False) -> list[Effect]:
+    def refuse_start(
+        self, job_id: str, *, passing: bool = False, final: bool = False
+    ) -> list[Effect]:
         """
         Have the runner say that it could not start the job.
         """
         job = self.job(job_id)
-        return self.handle(StartRefused(job.number, job.attempt, "no luck", None, passing))
+        return self.handle(StartRefused(job.number, job.attempt, "no luck", None, passing, final))
 
     def storage(self, *, full: bool) -> None:
         """

@@ -132,7 +132,8 @@ class Model:
 
     def end(self, number: int, end: str) -> None:
         """
-        End a running job: "completed", "failed", "lost", "passing" (refused, does not count).
+        End a running job: "completed", "failed", "lost", "passing" (refused, does not count),
+        "final" (refused for good).
         """
         job = self.jobs[number]
         if job.slot in self.draining:
@@ -149,6 +150,8 @@ class Model:
             self.move(job, "failed", self.now + START_AGAIN_MS)
         elif end == "completed" and stop is None:
             self.move(job, "completed")
+        elif end == "final" and stop is None:
+            self.move(job, "dead")
         elif end == "lost" and job.on_lost != "retry":
             self.move(job, "dead" if job.on_lost == "dead" else "held")
         elif job.attempts > job.max_retries:

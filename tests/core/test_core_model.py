@@ -194,11 +194,15 @@ class Machine(RuleBasedStateMachine):
         return sorted(n for n, job in self.model.jobs.items() if job.state == "processing")
 
     @precondition(lambda self: self.running())
-    @rule(end=st.sampled_from(["completed", "failed", "failed", "lost", "passing"]), pick=picks)
+    @rule(
+        end=st.sampled_from(["completed", "failed", "failed", "lost", "passing", "final"]),
+        pick=picks,
+    )
     def end_run(self, end: str, pick: int) -> None:
         number = self.running()[pick % len(self.running())]
-        if end == "passing":
-            self.talk.refuse_start(str(number), passing=True)
+        if end in ("passing", "final"):
+            refusal = {end: True}
+            self.talk.refuse_start(str(number), **refusal)
         else:
             code = {"completed": 0, "failed": 1}.get(end)
             self.talk.exit(str(number), code)

@@ -8,7 +8,7 @@ import pytest
 from conversation import Conversation
 
 from queuectl.views import JobState, OnLost
-from queuectld.core.effects import StartRun
+from queuectld.core.effects import AckExit, StartRun
 from queuectld.core.events import RunExited, RunSpawned
 
 
@@ -72,6 +72,20 @@ def test_a_start_that_never_reached_the_runner_is_made_with_the_same_attempt() -
     assert [] == talk.records
     talk.exit(job, 0)
     assert [1] == [run.attempt for run in talk.runs(job)]
+
+
+def test_a_start_that_never_left_is_made_whatever_the_runner_remembers() -> None:
+    """
+    No runner can know what was not sent to one: it is started, and what was sent is lost.
+    """
+    talk = Conversation(workers=2)
+    jobs = [talk.enqueue(), talk.enqueue()]
+    talk.runner_gone()
+
+    talk.runner_ready(known=[], ledger_epoch=0, unsent=frozenset({(2, 1)}))
+
+    assert [(2, 1)] == starts(talk)
+    assert ["failed", "processing"] == [talk.state(job) for job in jobs]
 
 
 @pytest.mark.parametrize("stop", ["cancel", "timeout"])
@@ -220,3 +234,34 @@ def test_a_slot_is_free_again_after_any_end() -> None:
     talk.exit("4", None, 15)
     assert ["5"] == talk.processing()
     assert [(1, "busy")] == talk.slots()
+
+
+# --- news that come twice, late, or never -------------------------------------------------------
+
+
+def test_an_exit_that_is_told_again_changes_nothing_and_is_acknowledged() -> None:
+    """
+    The runner repeats an exit until it is acknowledged: the second is answered, not recorded.
+    """
+    talk = Conversation()
+    talk.enqueue()
+    talk.exit("1", 1)
+    for attempt in (1, 2):
+        talk.handle(RunExited(1, attempt, exit_code=0))
+        assert ([], [AckExit(1, attempt)]) == (talk.records, talk.effects)
+    talk.handle(RunExited(99, 1, exit_code=0))
+    assert ([], [AckExit(99, 1)]) == (talk.records, talk.effects)
+    assert "failed" == talk.state("1")
+
+
+def test_news_of_an_earlier_attempt_do_not_touch_the_running_one() -> None:
+    """
+    An exit, a process id or a refusal of attempt 1 says nothing about attempt 2.
+    """
+    talk = Conversation()
+    job = talk.enqueue()
+    talk.exit(job, 1)
+    talk.advance(2000)
+    talk.handle(RunExited(1, 1, exit_code=0))
+    talk.handle(RunSpawned(1, 1, 4711))
+    assert ("processing", None) == (talk.state(job), talk.view(job).pid)

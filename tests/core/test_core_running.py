@@ -422,6 +422,24 @@ def test_a_host_short_of_something_does_not_count_against_the_job() -> None:
     assert "dead" == talk.state(job)
 
 
+def test_a_job_that_may_not_run_is_dead_at_once() -> None:
+    """
+    A refusal that stays the same until somebody changes an account or the policy uses up no
+    retries: the job is dead, says why, and a retry by hand makes the next attempt.
+    """
+    talk = Conversation()
+    job = talk.enqueue(max_retries=3)
+    talk.refuse_start(job, final=True)
+    assert ("dead", 1, "no luck") == (
+        talk.state(job),
+        talk.view(job).attempts,
+        talk.view(job).last_error,
+    )
+    assert ["could_not_start"] == [run.end for run in talk.runs(job)]
+    talk.act("retry", job)
+    assert ("processing", 2) == (talk.state(job), talk.view(job).attempt)
+
+
 def test_a_cancelled_job_whose_start_is_refused_is_cancelled() -> None:
     """
     What the user asked for last is what the job becomes.
@@ -430,6 +448,10 @@ def test_a_cancelled_job_whose_start_is_refused_is_cancelled() -> None:
     job = talk.enqueue()
     talk.act("cancel", job)
     talk.refuse_start(job, passing=True)
+    assert "cancelled" == talk.state(job)
+    job = talk.enqueue()
+    talk.act("cancel", job)
+    talk.refuse_start(job, final=True)
     assert "cancelled" == talk.state(job)
 
 
@@ -450,34 +472,3 @@ def test_attempts_end_before_their_number_outgrows_the_record(passing: bool) -> 
     assert [f"job 1 has made {ATTEMPTS_MAX} attempts, the most a job can; enqueue anew"] == [
         each.message for each in errors
     ]
-
-
-# --- news that come twice, late, or never -------------------------------------------------------
-
-
-def test_an_exit_that_is_told_again_changes_nothing_and_is_acknowledged() -> None:
-    """
-    The runner repeats an exit until it is acknowledged: the second is answered, not recorded.
-    """
-    talk = Conversation()
-    talk.enqueue()
-    talk.exit("1", 1)
-    for attempt in (1, 2):
-        talk.handle(RunExited(1, attempt, exit_code=0))
-        assert ([], [AckExit(1, attempt)]) == (talk.records, talk.effects)
-    talk.handle(RunExited(99, 1, exit_code=0))
-    assert ([], [AckExit(99, 1)]) == (talk.records, talk.effects)
-    assert "failed" == talk.state("1")
-
-
-def test_news_of_an_earlier_attempt_do_not_touch_the_running_one() -> None:
-    """
-    An exit, a process id or a refusal of attempt 1 says nothing about attempt 2.
-    """
-    talk = Conversation()
-    job = talk.enqueue()
-    talk.exit(job, 1)
-    talk.advance(2000)
-    talk.handle(RunExited(1, 1, exit_code=0))
-    talk.handle(RunSpawned(1, 1, 4711))
-    assert ("processing", None) == (talk.state(job), talk.view(job).pid)

@@ -34,7 +34,6 @@ class Script:
         self.link = RunnerLink(
             f"{directory}/runner",
             epoch=9,
-            version="1.0",
             epoll=self.epoll,
             handlers=self.handlers,
             event=self.events.append,

@@ -53,18 +53,27 @@ def test_a_greeting_tells_what_the_runner_knows(script: Script) -> None:
     ]
 
 
-@pytest.mark.parametrize(("since", "vouched"), [(5, [5, 5]), (9, [9, 0])])
+@pytest.mark.parametrize(
+    ("since", "second", "vouched"),
+    [
+        (5, (78, 1000), [5, 5]),
+        (9, (78, 1000), [9, 0]),
+        (9, (77, 1001), [9, 0]),
+        (9, (77, 1000), [9, 9]),
+    ],
+)
 def test_a_ledger_vouches_only_for_what_it_cannot_have_missed(
-    script: Script, since: int, vouched: list[int]
+    script: Script, since: int, second: tuple[int, int], vouched: list[int]
 ) -> None:
     """
     One that began in this daemon's own life may have replaced one that was lost with its runner:
-    at the second greeting it proves nothing about what was started before.
+    at the second greeting it proves nothing about what was started before, unless it is that of
+    the same process.
     """
     heard = []
-    for _ in range(2):
+    for pid, started_at in ((77, 1000), second):
         runner = script.connect()
-        welcome = messages.Welcome(messages.VERSION, 77, 1000, since, "1.0")
+        welcome = messages.Welcome(messages.VERSION, pid, started_at, since, "1.0")
         script.say(messages.pack_welcome(welcome), messages.pack_ready())
         heard += [event for event in script.events if isinstance(event, RunnerReady)]
         script.events.clear()
@@ -154,7 +163,7 @@ def test_a_refusal_of_an_account_is_explained(script: Script, reason: int) -> No
     stage = messages.ACCOUNT if reason < messages.BELOW_UID_MIN else messages.POLICY
     script.say(messages.pack_refused(1, 1, 0, stage, reason))
     words = messages.Refused(1, 1, 0, stage, reason).explain("alice")
-    assert [StartRefused(1, 1, error=f"could not start: {words}")] == script.events
+    assert [StartRefused(1, 1, f"could not start: {words}", final=True)] == script.events
 
 
 @pytest.mark.parametrize(
@@ -273,3 +282,26 @@ def test_without_a_runner_nothing_is_sent(script: Script) -> None:
     runner.setblocking(False)
     with pytest.raises(BlockingIOError):
         runner.recv(100)
+
+
+def test_starts_that_never_left_are_told_at_the_next_greeting(script: Script) -> None:
+    """
+    One that was decided while the link was down, and those that were waiting for room or found the
+    runner's end closed; not one that the runner may have read.
+    """
+    runner = script.greet()
+    script.link.start(run(1))
+    assert isinstance(messages.unpack_request(runner.recv(1 << 20)), messages.Start)
+    runner.shutdown(socket.SHUT_RD)
+    script.link.start(run(2))
+    runner.close()
+    script.pump()
+    script.link.start(run(3))
+    script.events.clear()
+    script.now += RETRY_MS_MAX
+    script.connect()
+    script.say(WELCOME, messages.pack_ready())
+    assert [RunnerReady(frozenset(), 5, frozenset({(2, 1), (3, 1)}))] == script.events
+    script.events.clear()
+    script.say(messages.pack_ready())
+    assert [RunnerReady(frozenset(), 5)] == script.events

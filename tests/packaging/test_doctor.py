@@ -148,7 +148,11 @@ def test_a_fault_of_the_machine(
     ("report", "expected", "mend"),
     [
         (replace(REPORT, runner=None), ("runner", "problem"), "restart queuectl-runner"),
-        (replace(REPORT, runner=process("0.9")), ("versions", "warning"), "queuectl-runner"),
+        (
+            replace(REPORT, runner=process("0.9")),
+            ("versions", "warning"),
+            "systemctl reload queuectl-runner",
+        ),
         (journal(state="full"), ("journal", "problem"), "df -h /var/lib/queuectl"),
         (journal(durability="off"), ("journal", "warning"), "--durability always"),
         (journal(size_bytes=GIB), ("journal", "warning"), "journalctl -u queuectld"),
@@ -168,6 +172,15 @@ def test_a_fault_that_the_daemon_tells(
     found = the_fault(report)
     assert expected == (found.check, found.level)
     assert mend in found.mend
+
+
+def test_an_older_runner_of_a_users_own_queue() -> None:
+    """
+    It was started by the daemon, so there is no unit to be reloaded.
+    """
+    report = replace(REPORT, mode="user", runner=process("0.9"))
+    [found] = [each for each in look(report, socket="/run/own") if each.check == "versions"]
+    assert ("warning", "kill -HUP 7") == (found.level, found.mend)
 
 
 def test_an_older_daemon() -> None:

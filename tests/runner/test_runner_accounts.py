@@ -20,7 +20,6 @@ from queuectld.runner.accounts import (
     read_shadow,
     reason_against,
 )
-from queuectld.runner.policy import PolicyError
 from queuectld.runner.program import SpawnError
 
 GIDS = {"alice": 1001, "users": 100, "docker": 999}
@@ -220,23 +219,6 @@ def test_what_is_remembered_is_bounded(folder: Path, database: FakeDatabase):
         accounts.admit(uid, b"u%d" % uid)
     accounts.admit(2_000, b"u2000")
     assert CACHE_COUNT_MAX + 2 == database.look_up_count
-
-
-@needs_root
-def test_a_policy_is_read_again(policy_path: Path, database: FakeDatabase):
-    """
-    The new one holds for accounts that were admitted too; a wrong one leaves the old.
-    """
-    accounts = Accounts(str(policy_path), database)
-    accounts.admit(1001, b"alice")
-    policy_path.write_text("allow_usrs = []")
-    with pytest.raises(PolicyError):
-        accounts.reload()
-    accounts.admit(1001, b"alice")
-    policy_path.write_text('deny_users = ["alice"]')
-    accounts.reload()
-
-    assert (messages.POLICY, messages.DENIED_USER) == refusal(accounts, 1001, b"alice")
 
 
 @pytest.mark.parametrize(

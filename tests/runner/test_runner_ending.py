@@ -1,3 +1,4 @@
+import itertools
 import os
 import signal
 import sys
@@ -225,6 +226,33 @@ def test_a_signal_ends_the_runner_and_keeps_the_ends(
         assert [(1, signal.SIGTERM, True, True)] == [
             (event.job, event.status, event.known, event.usage_known) for event in events
         ]
+
+
+def test_a_start_that_comes_too_late_is_refused(
+    runner: RunnerProcess, client: Client, output: Output
+):
+    """
+    Each START that could be sent to a runner that ends is answered, and one that could not be sent
+    is known not to have been: none is left to be taken for lost.
+    """
+    client.start(["sleep", "1000"], output.fd)
+    client.running()
+    runner.process.send_signal(signal.SIGTERM)
+    sent, answered = {1}, set()
+    try:
+        for job in itertools.count(2):
+            client.start(["true"], output.fd, job=job)
+            sent.add(job)
+            while not client.is_quiet():
+                answered.add(client.receive().job)
+    except (AssertionError, BrokenPipeError, ConnectionResetError):
+        pass  # It hung up.
+    while data := client.socket.recv(messages.MESSAGE_BYTES_MAX):
+        answered.add(messages.unpack_event(data).job)
+    with RunnerProcess(runner.directory) as next_runner:
+        kept = {event.job for event in next_runner.meet()[1]}
+    assert len(sent) > 1
+    assert sent <= answered | kept
 
 
 def test_a_hang_up_ends_nothing(runner: RunnerProcess, client: Client, output: Output):

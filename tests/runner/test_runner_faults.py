@@ -6,6 +6,7 @@ it, no process left, and no descriptor lost.
 import errno
 import os
 import resource
+import shutil
 import signal
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def switcher(request: pytest.FixtureRequest) -> Switcher | Executor:
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     if request.param == "forked":
         return Switcher(spawner)
-    return Executor(spawner, request.getfixturevalue("executor"))
+    return Executor(spawner, os.open(request.getfixturevalue("executor"), os.O_RDONLY))
 
 
 def report_of(switcher: Switcher | Executor, account: Account) -> tuple[int, int] | None:
@@ -155,26 +156,35 @@ def test_descriptors_run_out_and_come_back(account_runner: RunnerProcess, folder
     )
 
 
-@pytest.mark.parametrize(
-    ("content", "number"), [("not a program", errno.ENOEXEC), (None, errno.ENOENT)]
-)
-def test_an_executor_that_is_none_refuses(
-    folder: Path, folder_output: Output, content: str | None, number: int
-):
+def test_a_spoiled_executor_refuses(folder: Path, folder_output: Output, executor: str):
     """
-    A program that was removed or spoiled after the start: every START is refused by its errno.
+    One whose file was written over: every START is refused by its errno.
     """
-    path = folder / "executor"
-    path.write_text("#!/bin/sh\n")
-    path.chmod(0o755)
-    (folder / "policy").write_text(POLICY)
-    options = ["--policy", str(folder / "policy"), "--executor", str(path)]
-    with RunnerProcess(folder / "runner", *options) as runner:
+    with runner_with_executor(folder, executor) as runner:
         client = runner.greeted()
-        if content is None:
-            path.unlink()
-        else:
-            path.write_text(content)
+        (folder / "executor").write_text("not a program")
         start(client, ["true"], folder_output)
 
-        assert messages.Refused(1, 1, number, messages.SPAWN) == client.refused()
+        expected = messages.Refused(1, 1, errno.ENOEXEC, messages.SPAWN)
+        assert expected == client.refused()
+
+
+def test_a_replaced_executor_does_not_matter(folder: Path, folder_output: Output, executor: str):
+    """
+    An upgrade puts another program in its place, which may take other orders: the runner that was
+    started with this one goes on with it.
+    """
+    with runner_with_executor(folder, executor) as runner:
+        client = runner.greeted()
+        (folder / "other").write_text("not a program")
+        (folder / "other").rename(folder / "executor")
+
+        assert 0 == run(client, ["true"], folder_output).status
+
+
+def runner_with_executor(folder: Path, executor: str) -> RunnerProcess:
+    path = folder / "executor"
+    shutil.copy(executor, path)
+    (folder / "policy").write_text(POLICY)
+    options = ["--policy", str(folder / "policy"), "--executor", str(path)]
+    return RunnerProcess(folder / "runner", *options)

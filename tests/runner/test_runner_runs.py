@@ -23,6 +23,7 @@ from queuectld.runner.clock import boottime_ns
 from queuectld.runner.connection import close_all
 from queuectld.runner.endpoint import peer_uid
 from queuectld.runner.ledger import Files, Ledger, Started
+from queuectld.runner.renewal import Inheritance
 from queuectld.runner.spawn import Spawner
 
 BOOT = b"b" * 16
@@ -325,18 +326,24 @@ def test_an_adopted_run_that_nobody_reaps_ends_unknown(room: Room, monkeypatch: 
     """
     monkeypatch.setattr(runs, "REAPED_MS", 100)
     made_from_ns = boottime_ns()
-    with subprocess.Popen(["sleep", "1000"]) as child:
-        room.ledger.intend(1, 1, 5)
-        room.ledger.start(Started(1, 1, 5, child.pid, made_from_ns, boottime_ns()))
-        room.runs.adopt()
-        assert 1 == len(room.runs)
-        child.kill()
-        exited = room.end(1)
+    command = ["sh", "-c", "sleep 1000 & echo $!; exec sleep 1000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        try:
+            room.ledger.intend(1, 1, 5)
+            room.ledger.start(Started(1, 1, 5, pid, made_from_ns, boottime_ns()))
+            room.runs.adopt(Inheritance())
+            assert 1 == len(room.runs)
+            os.kill(pid, signal.SIGKILL)
+            exited = room.end(1)
 
-        assert (5, False, False) == (exited.started_at, exited.known, exited.usage_known)
-        found = process.read(child.pid)
-        assert found is not None
-        assert b"Z" == found.state
+            assert (5, False, False) == (exited.started_at, exited.known, exited.usage_known)
+            found = process.read(pid)
+            assert found is not None
+            assert b"Z" == found.state
+        finally:
+            parent.kill()
 
 
 def test_the_peer_is_known_by_the_kernel(runner: RunnerProcess, client: Client):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from runner_client import DEADLINE_S, Client, Output, RunnerProcess, wait_until
 
+from queuectl import __version__
 from queuectld.runner import ledger, messages
 from queuectld.runner.runner import OUTBOX_COUNT_MAX, STRANGERS_COUNT_MAX
 
@@ -20,10 +21,10 @@ def test_welcome_says_who_answers(tmp_path: Path):
     """
     Version, pid, the program's version, and the epoch since which nothing is missing.
     """
-    with RunnerProcess(tmp_path / "runner", "--program-version", "1.2 ß") as runner:
+    with RunnerProcess(tmp_path / "runner") as runner:
         welcome, events = runner.connect().hello(epoch=7)
 
-        assert (messages.VERSION, runner.process.pid, 7, "1.2 ß") == (
+        assert (messages.VERSION, runner.process.pid, 7, __version__) == (
             welcome.version,
             welcome.pid,
             welcome.ledger_epoch,

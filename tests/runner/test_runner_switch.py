@@ -385,18 +385,20 @@ def test_root_may_have_jobs_where_the_policy_says_so(
 
 def test_the_policy_is_read_again(runner: RunnerProcess, client: Client, output: Output):
     """
-    At SIGHUP, with a line that says so; a wrong one leaves the old in place.
+    At SIGHUP, by the same process, with a line that says so; a wrong one leaves the old in place.
     """
     policy = runner.directory.parent / "policy"
     policy.write_text("alow_root = true")
     runner.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: "the policy stays as it was" in runner.stderr, "the refusal")
+    wait_until(lambda: "everything stays as it was" in runner.stderr, "the refusal")
     assert "the nearest is allow_root" in runner.stderr
     assert 0 == run(client, ["true"], output).status
 
     policy.write_text("")
     runner.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: "the policy was read again" in runner.stderr, "the new policy")
+    wait_until(lambda: "goes on as version" in runner.stderr, "the new policy")
+    assert client.is_closed()
+    client = runner.greeted()
     start(client, ["true"], output)
     # nobody has no login shell, which only a name in allow_users makes up for.
     assert messages.Refused(1, 1, 0, messages.ACCOUNT, messages.SHELL) == client.refused()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from queuectld.runner.fd_store import name_of
 from queuectld.runtime import forwarding, job_log
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -68,6 +69,18 @@ def test_jobs_are_not_the_units() -> None:
         assert ["always"] == values(unit, "Restart")
     assert ["yes"] == values("queuectl-runner.service", "Delegate")
     assert ["yes"] == values("queuectl-runner.service", "RuntimeDirectoryPreserve")
+
+
+def test_the_names_of_stored_descriptors_fit_into_the_environment() -> None:
+    """
+    A variable of the environment holds 128 KiB. If the names of a full store came to more, no
+    runner could be started again.
+    """
+    name = name_of(2**64 - 1, 2**32 - 1, 253402300799999)  # The last moment of the year 9999.
+    for unit in ("queuectl-runner.service", "user/queuectl-runner.service"):
+        [count] = values(unit, "FileDescriptorStoreMax")
+        assert len(f"LISTEN_FDNAMES={':'.join([name] * int(count))}\0") <= 128 * 1024
+        assert ["notify"] == values(unit, "Type")
 
 
 def test_the_daemon_alone_reaches_the_runner() -> None:
