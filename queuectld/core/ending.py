@@ -4,9 +4,10 @@ What the end of an attempt is called, and what is said about it.
 
 import signal
 
-from queuectl.views import RunEnd
+from queuectl.views import JobState, RunEnd
 from queuectld.core.events import RunExited
-from queuectld.core.job import Stop
+from queuectld.core.job import Run, Stop
+from queuectld.core.records import RunEnded
 
 
 def end_of(stop: Stop | None, event: RunExited) -> RunEnd:
@@ -45,3 +46,37 @@ def describe_end(end: RunEnd, event: RunExited, span_ms: int) -> str | None:
     if event.exit_code == 126:
         return "exit code 126 (found but not executable)"
     return f"exit code {event.exit_code}" if event.exit_code else None
+
+
+def ended(
+    number: int,
+    run: Run,
+    now: int,
+    end: RunEnd,
+    outcome: tuple[JobState, int, int],
+    event: RunExited,
+    error: str | None,
+) -> RunEnded:
+    """
+    Return the record of how a job's running attempt ended. *outcome* is what becomes of the job:
+    its state, when it is due again, and the attempts that no longer count.
+    """
+    state, due_at, attempts_before = outcome
+    # In the order of the fields: by name, so many cost more than to encode them.
+    return RunEnded(
+        number,
+        now,
+        run.attempt,
+        run.slot,
+        run.started_at,
+        end,
+        state,
+        due_at,
+        attempts_before,
+        event.exit_code,
+        event.signal,
+        error,
+        event.user_ms,
+        event.system_ms,
+        event.memory_max_bytes,
+    )

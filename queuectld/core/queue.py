@@ -21,7 +21,7 @@ from typing import Any
 from queuectl.views import JobState, RunEnd
 from queuectld.core import requests
 from queuectld.core.effects import AckExit, DeleteOutput, Effect, Reply, SignalRun
-from queuectld.core.ending import describe_end, end_of
+from queuectld.core.ending import describe_end, end_of, ended
 from queuectld.core.events import (
     ClockStepped,
     Configured,
@@ -324,26 +324,9 @@ class Queue:
             state, due_at = self._state_after(job, end, event.exit_code, now)
         elif refused.passing and job.attempt < ATTEMPTS_MAX:
             state, due_at = "failed", now + START_AGAIN_MS
-        self.record(
-            # In the order of the fields: by name, so many cost more than to encode them.
-            RunEnded(
-                job.number,
-                now,
-                run.attempt,
-                run.slot,
-                run.started_at,
-                end,
-                state,
-                due_at,
-                job.attempts_before + (not counts),
-                event.exit_code,
-                event.signal,
-                refused.error if refused else describe_end(end, event, now - run.started_at),
-                event.user_ms,
-                event.system_ms,
-                event.memory_max_bytes,
-            )
-        )
+        error = refused.error if refused else describe_end(end, event, now - run.started_at)
+        outcome = (state, due_at, job.attempts_before + (not counts))
+        self.record(ended(job.number, run, now, end, outcome, event, error))
 
     def _state_after(
         self, job: Job, end: RunEnd, exit_code: int | None, now: int
