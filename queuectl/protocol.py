@@ -50,6 +50,7 @@ ENV_BYTES_MAX = 128 << 10  # the variables of one job: the request's, and its ow
 BATCH_JOBS_MAX = 10_000  # jobs in one Enqueue: one turn of the daemon, one batch of the journal
 SELECT_JOBS_MAX = 10_000  # jobs that one Act changes before it says `more`
 LIST_JOBS_MAX = 1_000  # jobs in one List answer
+DETAIL_RUNS_MAX = 1_000  # attempts in one JobDetail: a job may have made many more
 QUEUES_MAX = 1_000  # named queues; choosing a job looks at each
 WORKERS_MAX = 4_096
 
@@ -360,7 +361,8 @@ class Jobs(Message, frozen=True, tag="jobs"):
 
 class JobDetail(Message, frozen=True, tag="job"):
     """
-    One job, its history, and in words why it is in its state and what happens next.
+    One job, its history, and in words why it is in its state and what happens next. `runs` are its
+    last attempts.
     """
 
     job: JobView

@@ -34,6 +34,7 @@ def limits() -> dict[str, int]:
         (connection, "UNANSWERED_MAX"),
         (streams, "STREAMS_MAX"),
         (streams, "USER_STREAMS_MAX"),
+        (streams, "WAITED_JOBS_MAX"),
         (output, "TAIL_BYTES_MAX"),
     ):
         found[name] = vars(module)[name]

@@ -5,7 +5,7 @@ Pictures of the state for answers: read-only, no side effects.
 import shlex
 from typing import TYPE_CHECKING
 
-from queuectl.protocol import JobDetail
+from queuectl.protocol import DETAIL_RUNS_MAX, JobDetail
 from queuectl.settings import SETTINGS
 from queuectl.views import JobView, QueueView, RunView, SettingView, WorkerView
 from queuectld.core.job import Job, NamedQueue, Run
@@ -110,7 +110,7 @@ def detail(queue: "Queue", job: Job, peer: Peer, call: int) -> JobDetail:
     return JobDetail(
         call=call,
         job=job_view(queue, job, peer),
-        runs=[run_view(queue, job, run) for run in job.runs or ()],
+        runs=[run_view(queue, job, run) for run in (job.runs or [])[-DETAIL_RUNS_MAX:]],
         env={**queue.state.env(spec.env_id), **(spec.env or {})} if peer.owns(job) else {},
         script=spec.script if peer.owns(job) else None,
         umask=spec.umask,

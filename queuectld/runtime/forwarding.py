@@ -7,10 +7,12 @@ the job's fields. The file is what counts, `logs` shows it; the journal gets a c
 
 1. It never holds up the queue. The journal's socket does not wait; in POLL_MS go LINES_MAX lines
    of all jobs together, and in a turn one chunk of each file; who was served goes to the end of
-   the line. What is left when an attempt ends is sent at once, as far as that goes, so that it
-   stands before the entry about its end.
+   the line. When these lines are spent, or the journal takes no more, no file is looked at. What is
+   left when an attempt ends is sent at once, as far as that goes, so that it stands before the
+   entry about its end.
 2. A job that writes more than that falls behind. Beyond BEHIND_BYTES_MAX, or DRAIN_MS_MAX after its
-   end, the older part is passed over, and a warning says how much: one at once, then sums.
+   end, or when ENDED_MAX others ended since and are not done either, the older part is passed over,
+   and a warning says how much: one at once, then sums. Warnings about many jobs are summed up too.
 3. Where it has got to is an extended attribute of the file, written after each turn: the next
    daemon goes on there. A daemon that is killed in between sends the lines of one turn twice, and
    none of an attempt that had ended by then. On a file system without such attributes the next
@@ -34,6 +36,7 @@ from queuectld.runtime.system_journal import JournalSocket, own_user, pack_entry
 IDENTIFIER = b"queuectl-job"
 PRIORITY = b"6"  # info
 ATTRIBUTE = "user.queuectl.forwarded"
+_OFFSET_DIGITS_MAX = len(str(1 << 63))
 # How often the files are looked at, and one turn sends.
 POLL_MS = 250
 # Of all jobs in one turn: what the loop has time for, and 1,000 a second is what our unit allows
@@ -45,8 +48,12 @@ BEHIND_BYTES_MAX = 1 << 20
 LINE_BYTES_MAX = 16 << 10
 # How long after its end a job's output is still sent.
 DRAIN_MS_MAX = 30_000
+# Ended attempts that wait for that: as many jobs of one line as end in a second of a flood.
+ENDED_MAX = 1_000
 # Time between two warnings about one job.
 WARN_MS = 30_000
+# Warnings in one turn; what else there is to tell is told as one sum in the next.
+WARNINGS_MAX = 4
 
 
 class Followed:
@@ -60,6 +67,10 @@ class Followed:
         self.fields = fields
         self.fd: int | None = None
         self.offset = 0
+        #: Whether the offset is known: it is what an earlier daemon noted until then.
+        self._begun = False
+        #: Whether the file was not there when it was last looked for.
+        self.is_gone = False
         #: When sending ends, finished or not; None while the attempt runs.
         self.ends_at: int | None = None
         #: Passed over and not told of.
@@ -85,8 +96,10 @@ class Followed:
         """
         if self.fd is None:
             self.fd = output.open(self.number, self.attempt)
-            if self.fd is not None:
+            self.is_gone = self.fd is None
+            if self.fd is not None and not self._begun:
                 self.offset = _left_off(self.fd)
+                self._begun = True
         return self.fd is not None
 
     def close(self) -> None:
@@ -113,16 +126,23 @@ class Forwarding:
         #: By (number, attempt); the one to be served first is first.
         self._followed: dict[tuple[int, int], Followed] = {}
         self._poll_at = 0
-        #: Lines that may go before that.
+        #: Lines that may go before that, and whether the journal took the last one.
         self._line_count = LINES_MAX
+        self._taken = True
+        #: Warnings so far since then, and what was passed over of attempts beyond them.
+        self._warned_count = 0
+        self._unwarned_count = 0
+        self._unwarned_bytes = 0
+        #: Those that have ended and are not done, in that order.
+        self._ended: dict[tuple[int, int], Followed] = {}
         self._adopted = False
         self._stopped = False
 
     def next_deadline(self) -> int | None:
         """
-        When to call attend(); None while nothing is followed.
+        When to call attend(); None while nothing is followed and all is told.
         """
-        return self._poll_at if self._followed else None
+        return self._poll_at if self._followed or self._unwarned_count else None
 
     def attend(self, now: int) -> None:
         """
@@ -132,11 +152,16 @@ class Forwarding:
             self._adopted = True
             for number in self._state.members["processing"]:
                 self._follow(number, self._state.jobs[number].attempt)
-        if self._followed and now >= self._poll_at:
+        if self.next_deadline() is not None and now >= self._poll_at:
             self._poll_at = now + POLL_MS
+            self._warned_count = 0
+            self._tell_sum()
             self._line_count = LINES_MAX
+            self._taken = True
             for each in list(self._followed.values()):
-                self._serve(each, now)
+                over = each.ends_at is not None and now >= each.ends_at
+                if over or (self._line_count > 0 and self._taken):
+                    self._serve(each, now)
 
     def started(self, record: RunStarted) -> None:
         """
@@ -149,10 +174,16 @@ class Forwarding:
         """
         An attempt has ended: its file grows no more.
         """
-        followed = self._followed.get((record.number, record.attempt))
+        key = (record.number, record.attempt)
+        followed = self._followed.get(key)
         if followed is not None:
             followed.ends_at = now + DRAIN_MS_MAX
+            self._ended[key] = followed
             self._serve(followed, now)
+            if len(self._ended) > ENDED_MAX:
+                first = next(iter(self._ended.values()))
+                first.ends_at = now
+                self._serve(first, now)
 
     def stop(self, now: int) -> None:
         """
@@ -162,7 +193,9 @@ class Forwarding:
         for each in list(self._followed.values()):
             self._serve(each, now)
             each.close()
+        self._tell_sum()
         self._followed.clear()
+        self._ended.clear()
         self._journal.close()
 
     def _follow(self, number: int, attempt: int) -> None:
@@ -179,8 +212,10 @@ class Forwarding:
         done = self._is_done(each, now)
         self._tell_skipped(each, now, at_once=done)
         key = (each.number, each.attempt)
+        if each.ends_at is not None:
+            each.close()  # Many may wait for their turn, and there are only so many descriptors.
         if done:
-            each.close()
+            self._ended.pop(key, None)
         if done or sent_count:
             del self._followed[key]
         if sent_count and not done:
@@ -208,7 +243,7 @@ class Forwarding:
         end = each.offset + len(chunk.data)
         over = end >= size and each.ends_at is not None
         gap = end < size and len(chunk.data) < READ_BYTES_MAX
-        count = self._send(each, split_lines(chunk.data, ends=over or gap)[: self._line_count])
+        count = self._send(each, split_lines(chunk.data, self._line_count, ends=over or gap))
         if each.offset != before:
             with suppress(OSError):  # What it means to do without is said above.
                 os.setxattr(each.fd, ATTRIBUTE, b"%d" % each.offset)
@@ -216,9 +251,9 @@ class Forwarding:
 
     def _send(self, each: Followed, lines: list[bytes]) -> int:
         for count, line in enumerate(lines):
-            if not self._journal.send(
-                each.entry + pack_entry({"MESSAGE": line.removesuffix(b"\n")})
-            ):
+            entry = each.entry + pack_entry({"MESSAGE": line.removesuffix(b"\n")})
+            self._taken = self._journal.send(entry)
+            if not self._taken:
                 return count
             each.offset += len(line)
         return len(lines)
@@ -228,15 +263,30 @@ class Forwarding:
         each.offset = max(offset, each.offset)
 
     def _tell_skipped(self, each: Followed, now: int, *, at_once: bool) -> None:
-        if each.skipped_bytes and (at_once or now >= each.tell_at):
-            skipped_bytes, each.skipped_bytes = each.skipped_bytes, 0
-            each.tell_at = now + WARN_MS
+        if not each.skipped_bytes or not (at_once or now >= each.tell_at):
+            return
+        skipped_bytes, each.skipped_bytes = each.skipped_bytes, 0
+        each.tell_at = now + WARN_MS
+        self._warned_count += 1
+        if self._warned_count > WARNINGS_MAX:
+            self._unwarned_count += 1
+            self._unwarned_bytes += skipped_bytes
+            return
+        self._log.warning(
+            "output_not_forwarded",
+            **each.fields,
+            attempt=each.attempt,
+            skipped_bytes=skipped_bytes,
+        )
+
+    def _tell_sum(self) -> None:
+        if self._unwarned_count:
             self._log.warning(
-                "output_not_forwarded",
-                **each.fields,
-                attempt=each.attempt,
-                skipped_bytes=skipped_bytes,
+                "outputs_not_forwarded",
+                count=self._unwarned_count,
+                skipped_bytes=self._unwarned_bytes,
             )
+            self._unwarned_count = self._unwarned_bytes = 0
 
     def _is_done(self, each: Followed, now: int) -> bool:
         """
@@ -244,19 +294,19 @@ class Forwarding:
         """
         if each.ends_at is None:
             return False
-        if each.fd is None or now >= each.ends_at:
+        if each.is_gone or now >= each.ends_at:
             return True
-        return each.offset >= os.fstat(each.fd).st_size
+        return each.fd is not None and each.offset >= os.fstat(each.fd).st_size
 
 
-def split_lines(data: bytes, *, ends: bool) -> list[bytes]:
+def split_lines(data: bytes, count_max: int, *, ends: bool) -> list[bytes]:
     """
-    Return the lines of *data*, each with the newline that ended it; with *ends* the last one need
-    not have any, else it is left out.
+    Return the first lines of *data*, each with the newline that ended it; with *ends* the last one
+    need not have any, else it is left out.
     """
-    lines = []
+    lines: list[bytes] = []
     start = 0
-    while start < len(data):
+    while start < len(data) and len(lines) < count_max:
         end = data.find(b"\n", start, start + LINE_BYTES_MAX) + 1
         if not end:
             end = start + LINE_BYTES_MAX
@@ -297,4 +347,5 @@ def _left_off(fd: int) -> int:
         text = os.getxattr(fd, ATTRIBUTE)
     except OSError as error:
         return 0 if error.errno == errno.ENODATA else size
-    return min(int(text), size) if text.isdigit() else 0
+    # In user mode a job may write the attribute too.
+    return min(int(text), size) if text.isdigit() and len(text) <= _OFFSET_DIGITS_MAX else 0

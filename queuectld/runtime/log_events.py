@@ -99,6 +99,10 @@ KINDS: dict[str, Kind] = {
         "7d7751ae9fb94277a572891fa64568bd",
         "Job {id}: {skipped_bytes} bytes of output are only in its file, attempt {attempt}",
     ),
+    "outputs_not_forwarded": Kind(
+        "21d76e8cc1c64759b535f9f86c04b2ce",
+        "{skipped_bytes} bytes of output of {count} more attempts are only in their files",
+    ),
     "output_limit_not_kept": Kind(
         "7c77329637c549f2affdb1ad4c570077",
         "The file system cannot drop the middle of a file, so output_limit is not kept: {error}",

@@ -40,8 +40,11 @@ def identify(connected: socket.socket, *, system: bool) -> Peer:
     try:
         account = pwd.getpwuid(uid)
         groups = os.getgrouplist(account.pw_name, account.pw_gid)
+        account.pw_name.encode()
     except (KeyError, OSError) as error:
         raise PeerRefused(f"there is no account with the id {uid}") from error
+    except UnicodeEncodeError as error:
+        raise PeerRefused(f"the account with the id {uid} has a name that is no UTF-8") from error
     admin = uid in (0, os.geteuid()) or _admin_gid() in groups
     return Peer(uid, account.pw_name, admin)
 

@@ -12,7 +12,7 @@ job is, so it waits.
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from queuectl.protocol import LogEnd, Output, Refused, Waited
 from queuectl.views import FINISHED_STATES, JobView
@@ -31,6 +31,8 @@ CHUNKS_PER_STEP_MAX = 8
 STREAMS_MAX = 256
 # The same of one account where there are several: a quarter of all, admins excepted.
 USER_STREAMS_MAX = 64
+# Jobs that the waits of one account name together: so many may be shown at once, when they end.
+WAITED_JOBS_MAX = 50_000
 
 
 class LogStream:
@@ -65,13 +67,16 @@ class LogStream:
             self.fd = None
 
 
-class JobWait(NamedTuple):
+class JobWait:
     """
     One Wait request under way, and its jobs that have not finished.
     """
 
-    effect: AwaitJobs
-    remaining: set[int]
+    __slots__ = ("effect", "remaining")
+
+    def __init__(self, effect: AwaitJobs) -> None:
+        self.effect = effect
+        self.remaining = set(effect.waiting)
 
 
 class Streams:
@@ -94,8 +99,11 @@ class Streams:
         self._send = send
         self._may_stream = may_stream
         self._streams: list[LogStream] = []
-        #: The waits that each unfinished job keeps waiting.
-        self._waits: dict[int, list[JobWait]] = {}
+        #: The waits that each unfinished job keeps waiting, in order, and those of each client.
+        self._waits: dict[int, dict[JobWait, None]] = {}
+        self._waits_of: dict[int, dict[JobWait, None]] = {}
+        #: How many jobs the waits of each account name.
+        self._waited: dict[int | None, int] = {}
 
     # --- logs -------------------------------------------------------------------------------
 
@@ -233,9 +241,17 @@ class Streams:
         """
         Begin a wait. Some of the jobs may have finished since it was decided.
         """
-        wait = JobWait(effect, set(effect.waiting))
+        uid = effect.peer.uid
+        waited = self._waited.get(uid, 0) + len(effect.numbers)
+        if waited > WAITED_JOBS_MAX:
+            message = f"the requests to wait name {waited} jobs, of at most {WAITED_JOBS_MAX}"
+            self._reply(effect.client, Refused(call=effect.call, code="try_later", message=message))
+            return
+        wait = JobWait(effect)
+        self._waited[uid] = waited
+        self._waits_of.setdefault(effect.client, {})[wait] = None
         for number in effect.waiting:
-            self._waits.setdefault(number, []).append(wait)
+            self._waits.setdefault(number, {})[wait] = None
         for number in effect.waiting:
             self._wake_waits(number)
 
@@ -255,20 +271,14 @@ class Streams:
         """
         for stream in [each for each in self._streams if each.client == client]:
             self._end(stream, told=False)
-        gone = {
-            id(wait): wait
-            for waits in self._waits.values()
-            for wait in waits
-            if wait.effect.client == client
-        }
-        for wait in gone.values():
+        for wait in list(self._waits_of.get(client, ())):
             self._forget_wait(wait)
 
     def _wake_waits(self, number: int) -> None:
         job = self._queue.state.jobs.get(number)
         if job is not None and job.state not in FINISHED_STATES:
             return
-        for wait in self._waits.pop(number, []):
+        for wait in self._waits.pop(number, {}):
             wait.remaining.discard(number)
             if wait.effect.any or not wait.remaining:
                 self._forget_wait(wait)
@@ -276,12 +286,21 @@ class Streams:
 
     def _forget_wait(self, wait: JobWait) -> None:
         for number in wait.remaining:
-            waits = self._waits[number]
-            waits.remove(wait)
-            if not waits:
-                del self._waits[number]
+            _take_out(self._waits, number, wait)
+        _take_out(self._waits_of, wait.effect.client, wait)
+        uid = wait.effect.peer.uid
+        self._waited[uid] -= len(wait.effect.numbers)
+        if not self._waited[uid]:
+            del self._waited[uid]
 
     def _answer(self, effect: AwaitJobs) -> None:
         jobs = [self._queue.state.jobs.get(number) for number in effect.numbers]
         views = [job_view(self._queue, job, effect.peer) for job in jobs if job is not None]
         self._reply(effect.client, Waited(call=effect.call, jobs=views))
+
+
+def _take_out(table: dict[int, dict[JobWait, None]], key: int, wait: JobWait) -> None:
+    waits = table[key]
+    del waits[wait]
+    if not waits:
+        del table[key]

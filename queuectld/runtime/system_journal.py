@@ -156,10 +156,13 @@ class JournalSocket:
 
     def connect(self) -> bool:
         """
-        Return whether a journal listens.
+        Return whether a journal listens, as far as can be told now.
         """
         if self._socket is None:
-            connecting = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            try:
+                connecting = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            except OSError:
+                return False  # No descriptor is left.
             try:
                 connecting.connect(self._path)
             except OSError:

@@ -2,10 +2,14 @@
 Requirements on command lines: getopt's rules, nothing guessed, one line for each mistake.
 """
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import queuectl
+from queuectl.cli import find_command
 from queuectl.commands.guide import all_commands
 from queuectl.errors import UsageError
 from queuectl.options import Arguments, Option, parse
@@ -123,3 +127,22 @@ def test_definitions_do_not_clash(command: Any) -> None:
     assert all(option.help for option in options)
     assert command.summary
     assert command.operands_max is None or command.operands_min <= command.operands_max
+
+
+def test_hints_can_be_typed() -> None:
+    """
+    What a message tells people to type is a command, and takes the option that stands next to it.
+    """
+    packages = Path(queuectl.__file__).parent.parent
+    typed = {
+        hint
+        for name in ("queuectl", "queuectld")
+        for path in (packages / name).rglob("*.py")
+        for hint in re.findall(r"queuectl ([a-z]+(?: [a-z]+)?) --([a-z-]+)", path.read_text())
+    }
+    assert len(typed) >= 5
+    for words, option in sorted(typed):
+        command, rest = find_command(words.split())
+        assert not rest, words
+        names = [each.name for each in (*command.options, *GLOBAL_OPTIONS)]
+        assert option in names, f"queuectl {words} --{option}"

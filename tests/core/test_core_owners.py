@@ -117,6 +117,12 @@ def test_a_repeated_request_is_known_by_who_sent_it(talk: Conversation) -> None:
     again = ask(talk, ROOT, job(user="alice", id="x"), request_id="r", want_jobs=True)
     assert (["1"], True) == (again.ids, again.existing)
     assert first.jobs[0].id == again.jobs[0].id
+    talk.advance(0)
+    talk.exit("1", 0)
+    talk.act("prune", "1")
+    # The name of a job of others is none of the admin's, also when the job is forgotten.
+    gone = ask(talk, ROOT, job(user="alice", id="x"), request_id="r")
+    assert (["1"], True) == (gone.ids, gone.existing)
     own = talk.request(Enqueue(jobs=[job()], request_id="r"), ALICE)
     assert (["2"], False) == (own.ids, own.existing)
 

@@ -6,7 +6,7 @@ import pytest
 from conversation import START_AT, Conversation
 from test_core_actions import job_in
 
-from queuectl.protocol import Enqueue, JobSpec
+from queuectl.protocol import DETAIL_RUNS_MAX, Enqueue, JobSpec
 from queuectl.views import JobState
 
 DOES_START = "starts as soon as nothing of this holds it back"
@@ -121,3 +121,16 @@ def test_times_of_a_job_are_those_of_its_last_attempt() -> None:
         view.exit_code,
         view.last_error,
     )
+
+
+def test_of_many_attempts_the_last_are_shown() -> None:
+    """
+    Whoever retries a job again and again can still look at it, and holds up nobody by looking.
+    """
+    talk = Conversation(replay_every=0)
+    job_id = talk.enqueue("x", max_retries=0)
+    for _ in range(DETAIL_RUNS_MAX + 5):
+        talk.exit(job_id, 1)
+        talk.act("retry", job_id)
+    shown = [run.attempt for run in talk.detail(job_id).runs]
+    assert list(range(7, DETAIL_RUNS_MAX + 7)) == shown

@@ -1,7 +1,9 @@
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from forwarding_bench import Bench
 from stepped_server import Stepped
 
 
@@ -10,3 +12,10 @@ def stepped(tmp_path: os.PathLike[str]) -> Iterator[Stepped]:
     stepped = Stepped(f"{tmp_path}/q.sock")
     yield stepped
     stepped.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()

@@ -5,141 +5,22 @@ Output that goes to the system's journal too: all of it, once, in order, and nev
 import errno
 import os
 import random
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from daemon_process import wait_until
-from journal_twin import JournalTwin, fields_of
+from forwarding_bench import Bench, Roomy
+from journal_twin import JournalTwin
 
-from queuectld.core.records import JobEnqueued, RunEnded, RunStarted, SlotsChanged
-from queuectld.core.state import State
 from queuectld.runtime.forwarding import (
     BEHIND_BYTES_MAX,
     DRAIN_MS_MAX,
     LINE_BYTES_MAX,
     LINES_MAX,
-    POLL_MS,
-    Forwarding,
     split_lines,
 )
-from queuectld.runtime.output import READ_BYTES_MAX, OutputStore, punch_hole
-from queuectld.runtime.system_journal import JournalSocket
+from queuectld.runtime.output import READ_BYTES_MAX, punch_hole
 
 SEED = int(os.environ.get("QUEUECTL_SEED") or random.randrange(1 << 32))
-
-
-class Warnings:
-    """
-    A log that keeps its warnings.
-    """
-
-    def __init__(self) -> None:
-        self.told: list[dict[str, Any]] = []
-
-    def warning(self, event: str, **fields: Any) -> None:
-        assert event == "output_not_forwarded"
-        self.told.append(fields)
-
-
-class Roomy(JournalSocket):
-    """
-    A journal that takes everything at once.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[bytes] = []
-
-    def send(self, entry: bytes) -> bool:
-        self.messages.append(fields_of(entry)["MESSAGE"])
-        return True
-
-
-class Bench:
-    """
-    Jobs that write, what is sent of it, and a clock that moves one turn at a time.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.path = str(directory / "journal.sock")
-        self.journal = JournalTwin(self.path).start()
-        self.output = OutputStore(str(directory / "output"))
-        self.state = State()
-        self.state.apply(SlotsChanged(1, {1: 1, 2: 1}, {}, True))
-        self.log = Warnings()
-        self.now = 1_000_000
-        self.fds: dict[int, int] = {}
-        self.sockets: list[JournalSocket] = []
-        self.begin()
-
-    def begin(self, journal: JournalSocket | None = None) -> None:
-        """
-        Be the next daemon.
-        """
-        self.sockets.append(journal or JournalSocket(self.path))
-        self.forwarding = Forwarding(self.state, self.output, self.log, self.sockets[-1])
-        self.forwarding.attend(self.now)
-
-    def start(self, number: int, **fields: Any) -> None:
-        """
-        Have a job begin to run.
-        """
-        given: dict[str, Any] = {"output": "journal", "command": "true", "user": "alice", "uid": 9}
-        given |= fields
-        self.state.apply(
-            JobEnqueued(number, 5, "pending", 0, "q", 0, 1, "/", 18, **given),
-        )
-        record = RunStarted(number, 6, 1, number, 1, 0)
-        self.state.apply(record)
-        self.forwarding.started(record)
-        self.fds[number] = self.output.create(number, 1)
-
-    def write(self, number: int, data: bytes) -> None:
-        os.write(self.fds[number], data)
-
-    def end(self, number: int) -> None:
-        """
-        Have it end.
-        """
-        record = RunEnded(number, 7, 1, number, 6, "exited", "completed", 0, 0, 0)
-        self.state.apply(record)
-        self.forwarding.ended(record, self.now)
-
-    def turn(self) -> None:
-        self.now += POLL_MS
-        self.forwarding.attend(self.now)
-
-    def turn_until(self, condition: Callable[[], object]) -> None:
-        """
-        The journal takes a few entries at a time, so it may take some turns.
-        """
-
-        def reached() -> object:
-            self.turn()
-            return condition()
-
-        wait_until(reached)
-
-    @property
-    def skipped_bytes(self) -> int:
-        return sum(told["skipped_bytes"] for told in self.log.told)
-
-    def close(self) -> None:
-        self.forwarding.stop(self.now)
-        for each in self.sockets:
-            each.close()
-        self.journal.close()
-        for fd in self.fds.values():
-            os.close(fd)
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
 
 
 def test_an_entry_has_the_jobs_fields(bench: Bench) -> None:
@@ -210,15 +91,16 @@ def test_lines_are_cut_but_nothing_is_lost() -> None:
     for _ in range(50):
         text = "".join(chance.choice("aé€😀\n") * chance.randrange(3_000) for _ in range(8))
         data = text.encode() + chance.randbytes(chance.choice([0, 0, 20_000]))
-        lines = split_lines(data, ends=True)
+        lines = split_lines(data, len(data), ends=True)
         assert data == b"".join(lines)
         assert all(
             0 < len(line.removesuffix(b"\n")) <= LINE_BYTES_MAX or line == b"\n" for line in lines
         )
-        for line in split_lines(text.encode(), ends=False):
+        for line in split_lines(text.encode(), len(data), ends=False):
             line.decode()
     endless = b"\x80" * (3 * LINE_BYTES_MAX)
-    assert [LINE_BYTES_MAX] * 2 == [len(line) for line in split_lines(endless, ends=False)]
+    assert [LINE_BYTES_MAX] * 2 == [len(line) for line in split_lines(endless, 9, ends=False)]
+    assert [b"1\n", b"2\n"] == split_lines(b"1\n2\n3\n", 2, ends=True)
 
 
 def test_an_endless_line_is_sent_in_pieces(bench: Bench) -> None:

@@ -4,6 +4,7 @@ What is looked up on the host for a request: no more than it needs, nothing for 
 
 import os
 import pwd
+import resource
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,19 @@ def test_a_journal_is_there_when_it_listens(tmp_path: Path) -> None:
     twin.close()
     (tmp_path / "socket").write_text("")
     assert not look_up(request, EVERYBODY, path).has_journal
+
+
+def test_without_a_descriptor_the_journal_is_not_there(tmp_path: Path) -> None:
+    """
+    Who asks for it is refused; the daemon goes on.
+    """
+    twin = JournalTwin(f"{tmp_path}/journal.sock")
+    request = Enqueue(jobs=[JobSpec(command="true", output="journal")])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert look_up(request, EVERYBODY, twin.path).has_journal
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        assert not look_up(request, EVERYBODY, twin.path).has_journal
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        twin.close()

@@ -93,3 +93,16 @@ def test_a_connection_without_credentials_is_refused() -> None:
     closed.close()
     with pytest.raises(PeerRefused):
         identify(closed, system=True)
+
+
+def test_a_name_that_no_record_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Directory services may have such names. Whoever has one is not served; the daemon goes on.
+    """
+    found = pwd.getpwuid(os.geteuid())
+    named = pwd.struct_passwd(("caf\udce9", *found[1:]))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: named)
+    monkeypatch.setattr(os, "getgrouplist", lambda _name, gid: [gid])
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(PeerRefused, match="UTF-8"):
+        identify(ours, system=True)
