@@ -89,7 +89,7 @@ def test_a_daemon_that_hangs_is_replaced(queue: QueueInBox) -> None:
     """
     before = queue.main_pid(DAEMON)
     queue.start_patient("watched")
-    queue.systemctl("kill", "--signal=STOP", DAEMON)
+    queue.systemctl("kill", "--kill-whom=main", "--signal=STOP", DAEMON)
     queue.wait_for_other_main_pid(DAEMON, before)
     queue.let_go("watched")
     assert ("exited", 7, None) == queue.end_of("watched")
