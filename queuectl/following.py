@@ -1,7 +1,8 @@
 """
 Following a job's output to its end, through retries of the job and restarts of the daemon.
 
-One attempt at a time: its end comes with a view of the job, which says what happens next. When the
+One attempt at a time: its end comes with a view of the job, which says what happens next. The view
+may be of a job that has gone on meanwhile, even to its end: no attempt is left out. When the
 connection is lost, the job is not: it is followed again over a new one, from the next byte on.
 """
 
@@ -14,7 +15,7 @@ from queuectl.errors import ConnectionLost, ProtocolError
 from queuectl.protocol import JobDetail, LogEnd, Logs, Output, Show
 from queuectl.selection import id_to_ask
 from queuectl.session import Session
-from queuectl.views import FINISHED_STATES, JobView
+from queuectl.views import FINISHED_STATES, JobView, RunView
 
 
 class Follower:
@@ -51,14 +52,15 @@ class Follower:
         while True:
             try:
                 job = self._follow_attempt()
+                went_on = (job.attempt or 0) > self._attempt
+                if self._only or (job.state in FINISHED_STATES and not went_on):
+                    return job
+                self._session.complain(self._past_end() if went_on else self._last_end(job))
             except ProtocolError:
                 raise
             except ConnectionLost:
                 self.client = self._session.reconnect()
                 continue
-            if self._only or job.state in FINISHED_STATES:
-                return job
-            self._note(job)
             self._attempt += 1
             self._offset = 0
             self._tail_lines = None
@@ -79,25 +81,42 @@ class Follower:
             self._offset = answer.offset + len(answer.data)
         raise AssertionError("a stream ends with its end")
 
-    def _note(self, job: JobView) -> None:
-        text = f"attempt {self._attempt} of job {job.id} failed"
-        if how := ending(job):
-            text += f" ({how})"
+    def _past_end(self) -> str:
+        """
+        Return how the attempt ended, in words, when the job has made another since.
+        """
+        detail = self.client.call(Show(id=self._id), JobDetail)
+        run = next((run for run in detail.runs if run.attempt == self._attempt), None)
+        return self._failed(detail.job, run)
+
+    def _last_end(self, job: JobView) -> str:
+        """
+        Return how the attempt ended, in words, and what happens next.
+        """
+        text = self._failed(job, job)
         if job.next_run_at is not None:
             wait_ms = max(job.next_run_at - job.updated_at, 0)
             text += f", next attempt in {describe_duration(wait_ms)}"
         elif job.state == "held":
             text += f", held: queuectl release {id_to_ask(job)}"
-        self._session.complain(text)
+        return text
+
+    def _failed(self, job: JobView, run: RunView | JobView | None) -> str:
+        how = "" if run is None else ending(run)
+        return f"attempt {self._attempt} of job {job.id} failed" + (f" ({how})" if how else "")
 
 
-def say_why_waiting(session: Session, client: Client, identifier: str) -> JobView:
+def say_why_waiting(
+    session: Session, client: Client, identifier: str, attempt: int | None = None
+) -> JobView:
     """
-    Say why the job has not started, if it has not: nothing else will be seen of it for a while.
+    Say why the job does not run, if it does not: nothing else may be seen of it for a while. With
+    *attempt* only if that one has not begun; what ended already is followed to its end.
     """
     detail = client.call(Show(id=identifier), JobDetail)
     job = detail.job
-    if job.state != "processing" and job.state not in FINISHED_STATES:
+    waits = job.state != "processing" and job.state not in FINISHED_STATES
+    if waits and (attempt is None or (job.attempt or 0) < attempt):
         session.complain(f"job {job.id} is {job.state}" + (f": {detail.why}" if detail.why else ""))
     return job
 

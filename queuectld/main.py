@@ -271,7 +271,7 @@ def recover(queue: Queue, journal: Journal, manager: ServiceManager, log: Any) -
 
     def apply(record: Any) -> None:
         nonlocal count
-        queue.apply(load(record.kind, record.body))
+        queue.apply(load(record.kind, record.body), record.body)
         count += 1
         if count % RECORDS_PER_LOOK == 0:
             manager.recovering(count, boot_ms())

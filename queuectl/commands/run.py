@@ -41,7 +41,7 @@ def run(session: Session, arguments: Arguments) -> int:
         assert identifier is not None
         follower = Follower(session, client, identifier, attempt=1)
         try:
-            say_why_waiting(session, client, identifier)
+            say_why_waiting(session, client, identifier, attempt=1)
             job = follower.follow()
         except KeyboardInterrupt:
             session.complain(f"detached; job {identifier} goes on: queuectl logs -f {identifier}")

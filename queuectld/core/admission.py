@@ -20,7 +20,7 @@ from queuectl.protocol import (
 )
 from queuectl.views import JobState
 from queuectld.core.peer import Owner, Peer
-from queuectld.core.records import JobEnqueued, body_of
+from queuectld.core.records import JobEnqueued, Stored
 from queuectld.core.refusal import Refusal
 from queuectld.core.state import State
 
@@ -193,13 +193,13 @@ def check_bytes(state: State, peer: Peer) -> None:
         )
 
 
-def check_records(records: list[JobEnqueued]) -> None:
+def check_stored(stored: list[Stored]) -> None:
     """
     Refuse a batch that the journal could not take in one piece.
     """
-    if len(records) == 1:
+    if len(stored) == 1:
         return  # The limits of its fields, together, are below this one.
-    if sum(len(body_of(record)) for record in records) > BATCH_RECORDS_BYTES_MAX:
+    if sum(len(each.body) for each in stored) > BATCH_RECORDS_BYTES_MAX:
         raise Refusal(
             "usage",
             f"the jobs of a batch must have at most {BATCH_RECORDS_BYTES_MAX} bytes in all; "

@@ -18,7 +18,7 @@ does, so that a job which kills its host ends in the dead letter queue.
 
 from msgspec import Struct
 
-from queuectl.views import JobState, RunEnd
+from queuectl.views import JOB_STATES, JobState, RunEnd
 
 #: From each state, the states that a job may move to. Moving to the same state changes a due time.
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
@@ -46,15 +46,15 @@ class NamedQueue:
         self.paused = False
         #: False after it was deleted, while finished jobs still name it.
         self.listed = False
-        #: How many of its jobs are in each state; states without jobs may be missing.
-        self.counts: dict[JobState, int] = {}
+        #: How many of its jobs are in each state.
+        self.counts: dict[JobState, int] = dict.fromkeys(JOB_STATES, 0)
 
     @property
     def running(self) -> int:
         """
         How many of its jobs are processing.
         """
-        return self.counts.get("processing", 0)
+        return self.counts["processing"]
 
     @property
     def may_start(self) -> bool:

@@ -52,6 +52,8 @@ from queuectld.core.records import (
     RunStarted,
     SlotsChanged,
     StopRequested,
+    Stored,
+    store,
 )
 from queuectld.core.refusal import Refusal
 from queuectld.core.retry import backoff_ms
@@ -91,6 +93,8 @@ class Queue:
         #: What was looked up for it.
         self.host = NOTHING
         self._random = random
+        #: The records that handle() returned last, as the journal takes them.
+        self.stored: list[Stored] = []
         self._records: list[Record] = []
         self._effects: list[Effect] = []
         self._handlers: dict[type[Event], Callable[[Any, int], None]] = {
@@ -116,16 +120,16 @@ class Queue:
         State is already changed when this returns, but only through apply(). The caller must sync
         the records before performing any of the effects.
         """
-        self._records, self._effects = [], []
+        self._records, self._effects, self.stored = [], [], []
         self._handlers[type(event)](event, now)
         self._fill_slots(now)
         return self._records, self._effects
 
-    def apply(self, record: Record) -> None:
+    def apply(self, record: Record, body: bytes) -> None:
         """
-        Change state by one durable fact: replay.
+        Change state by one durable fact, *body* in the journal: replay.
         """
-        self.state.apply(record)
+        self.state.apply(record, body)
 
     def next_deadline(self) -> int | None:
         """
@@ -147,14 +151,19 @@ class Queue:
 
     # --- remembering and doing, used by requests.py too -------------------------------------
 
-    def record(self, record: Record) -> None:
+    def record(self, record: Record, stored: Stored | None = None) -> None:
         """
         Remember a fact. A move that the table of moves does not have is a bug.
+
+        Each is encoded once: here, unless the caller did and gives it as *stored*.
         """
         if type(record) in _MOVES:
             self._check_move(record)
-        self.state.apply(record)
+        if stored is None:
+            stored = store(record)
+        self.state.apply(record, stored.body)
         self._records.append(record)
+        self.stored.append(stored)
 
     def _check_move(self, record: Any) -> None:
         job = self.state.jobs[record.number]

@@ -5,8 +5,8 @@ An entry packs (priority, number) into one integer, half the memory and time of 
 jobs that left the line stay until they surface; the caller says which are stale.
 """
 
-import heapq
 from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heappush
 
 from queuectl.protocol import PRIORITY_MAX
 
@@ -44,11 +44,13 @@ class Ready:
         """
         return len(self._heap)
 
-    def push(self, priority: int, number: int) -> None:
+    def push(self, priority: int, number: int) -> int:
         """
-        Add a job.
+        Add a job; return how many entries there are now, the stale ones included.
         """
-        heapq.heappush(self._heap, pack(priority, number))
+        # pack(), spelled out: every job that is enqueued or replayed comes by here.
+        heappush(self._heap, (PRIORITY_MAX - priority) << _NUMBER_BITS | number)
+        return len(self._heap)
 
     def head(self, is_live: Callable[[int, int], bool]) -> int | None:
         """
@@ -59,7 +61,7 @@ class Ready:
             priority, number = unpack(heap[0])
             if is_live(priority, number):
                 return heap[0]
-            heapq.heappop(heap)
+            heappop(heap)
         return None
 
     def rebuild(self, entries: Iterable[tuple[int, int]]) -> None:
@@ -67,7 +69,7 @@ class Ready:
         Replace all entries by these (priority, number).
         """
         self._heap = [pack(priority, number) for priority, number in entries]
-        heapq.heapify(self._heap)
+        heapify(self._heap)
 
     def entries(self) -> Iterable[tuple[int, int]]:
         """

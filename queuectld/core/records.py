@@ -16,6 +16,7 @@ far above any number. Parts of a job: 0 what was asked for, 1 moves, 2 stop requ
 n-th attempt.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -228,7 +229,9 @@ KINDS: dict[int, type[Record]] = {
 }
 _KIND_OF = {record: kind for kind, record in KINDS.items()}
 _PARTS: dict[type[Record], int] = {JobEnqueued: 0, JobMoved: 1, StopRequested: 2, JobForgotten: 0}
-_DECODERS: dict[int, Decoder[Any]] = {kind: Decoder(record) for kind, record in KINDS.items()}
+_DECODERS: dict[int, Callable[[bytes], Record]] = {
+    kind: Decoder(record).decode for kind, record in KINDS.items()
+}
 _encode = Encoder().encode
 # Stored(...) itself takes longer than to encode most records.
 _make = tuple.__new__
@@ -246,16 +249,9 @@ class Stored(NamedTuple):
     body: bytes
 
 
-def body_of(record: Record) -> bytes:
-    """
-    Return the record's body, msgpack.
-    """
-    return _encode(record)
-
-
 def store(record: Any) -> Stored:
     """
-    Return *record* with its kind, key and part.
+    Return *record* as a body, msgpack, with its kind, key and part.
     """
     cls: type[Record] = type(record)
     kind = _KIND_OF[cls]
@@ -277,5 +273,4 @@ def load(kind: int, body: bytes) -> Record:
     Return the record that *body* holds. Raises KeyError for a kind this release does not know,
     msgspec.ValidationError for a body that is not one.
     """
-    record: Record = _DECODERS[kind].decode(body)
-    return record
+    return _DECODERS[kind](body)

@@ -45,7 +45,7 @@ from queuectld.core.admission import (
     check_batch,
     check_bytes,
     check_queued,
-    check_records,
+    check_stored,
     env_bytes,
     excerpt,
     shorten,
@@ -53,7 +53,7 @@ from queuectld.core.admission import (
 from queuectld.core.effects import AwaitJobs, Reply, StopDaemon, StreamLogs
 from queuectld.core.owners import Environments, owner_of
 from queuectld.core.peer import Owner
-from queuectld.core.records import JobEnqueued, SettingsChanged
+from queuectld.core.records import JobEnqueued, SettingsChanged, store
 from queuectld.core.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -99,15 +99,16 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     environments = Environments(state, queue.peer, request.env)
     new_queues: set[str] = set()
     records, errors = _admit_all(queue, request, environments, new_queues, now)
-    check_records(records)
+    stored = [store(record) for record in records]
+    check_stored(stored)
     for environment in environments.new:
         if any(record.env_id == environment.env_id for record in records):
             queue.record(environment)
     if new_queues:
         named_queues.make(queue, new_queues)
     ids: list[str | None] = [None] * len(request.jobs)
-    for record in records:
-        queue.record(record)
+    for record, each in zip(records, stored, strict=True):
+        queue.record(record, each)
         ids[record.request_index] = _id_told(queue, record.uid, record.name, record.number)
     jobs = []
     if request.want_jobs:

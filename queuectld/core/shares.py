@@ -155,8 +155,7 @@ class Shares:
             line = share.lines[queue.name] = Line(queue)
             self.waiting[share.owner] = share
         line.count += 1
-        line.ready.push(priority, number)
-        if len(line.ready) > 2 * line.count + _STALE_MAX:
+        if line.ready.push(priority, number) > 2 * line.count + _STALE_MAX:
             line.ready.rebuild(entry for entry in set(line.ready.entries()) if is_ready(*entry))
 
     def leave(self, share: Share, queue: NamedQueue) -> None:

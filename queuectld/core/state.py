@@ -37,9 +37,8 @@ from queuectld.core.records import (
     SettingsChanged,
     SlotsChanged,
     StopRequested,
-    body_of,
 )
-from queuectld.core.shares import Shares
+from queuectld.core.shares import Share, Shares
 from queuectld.core.timers import Timers
 
 # Request ids remembered for repeated enqueues: at least this many, at most twice as many.
@@ -106,7 +105,6 @@ class State:
         #: Process ids of running attempts, as the runner told them.
         self.pids: dict[int, int] = {}
         self._appliers: dict[type[Record], Callable[[Any], None]] = {
-            JobEnqueued: self._job_enqueued,
             JobMoved: self._job_moved,
             StopRequested: self._stop_requested,
             RunStarted: self._run_started,
@@ -240,26 +238,33 @@ class State:
 
     # --- changing ---------------------------------------------------------------------------
 
-    def apply(self, record: Record) -> None:
+    def apply(self, record: Record, body: bytes) -> None:
         """
         Change state by one durable fact. The only mutator, live and on replay.
+
+        *body* is the record as the journal has it: that of a job's JobEnqueued is kept.
         """
-        self._appliers[type(record)](record)
+        if type(record) is JobEnqueued:
+            self._job_enqueued(record, body)
+        else:
+            self._appliers[type(record)](record)
 
     def _move(self, job: Job, state: JobState, at: int, due_at: int) -> None:
         """
         Put a job into a state, and into the indices that the state asks for.
         """
-        self._leave(job)
+        share = self.shares.by_owner[job.owner]
+        self._leave(job, share)
         job.state, job.updated_at, job.due_at = state, at, due_at
-        self._enter(job)
-        self.latest_at = max(self.latest_at, at)
+        self._enter(job, share)
+        if at > self.latest_at:
+            self.latest_at = at
 
-    def _leave(self, job: Job) -> None:
+    def _leave(self, job: Job, share: Share) -> None:
         """
         Take a job out of the indices that its state asked for.
         """
-        state, queue, share = job.state, job.queue, self.shares.by_owner[job.owner]
+        state, queue = job.state, job.queue
         self.counts[state] -= 1
         queue.counts[state] -= 1
         share.counts[state] -= 1
@@ -268,11 +273,10 @@ class State:
         else:
             del self.members[state][job.number]
 
-    def _enter(self, job: Job) -> None:
+    def _enter(self, job: Job, share: Share) -> None:
         state, queue, number = job.state, job.queue, job.number
-        share = self.shares.by_owner[job.owner]
         self.counts[state] += 1
-        queue.counts[state] = queue.counts.get(state, 0) + 1
+        queue.counts[state] += 1
         share.counts[state] += 1
         if state == "pending":
             self.shares.join(share, queue, job.priority, number, self.is_ready)
@@ -292,13 +296,13 @@ class State:
         if len(self.timers) > 2 * sum(self.counts[state] for state in TIMED_STATES) + 1024:
             self.timers.rebuild(self.is_due)
 
-    def _job_enqueued(self, record: JobEnqueued) -> None:
+    def _job_enqueued(self, record: JobEnqueued, body: bytes) -> None:
+        # A million of these are replayed at a start, and each request of a pipeline is one.
         number = record.number
-        queue = self.queue_named(record.queue)
         job = Job(
             number,
-            body_of(record),
-            queue,
+            body,
+            self.queues.get(record.queue) or self.queue_named(record.queue),
             record.state,
             record.priority,
             record.at,
@@ -322,8 +326,8 @@ class State:
             environment.jobs += 1
         share = self.shares.of(record.uid)
         share.user = record.user or ""
-        share.size_bytes += len(job.spec)
-        self._enter(job)
+        share.size_bytes += len(body)
+        self._enter(job, share)
 
     def _remember_request(self, request_id: str, index: int, number: int) -> None:
         made = self._requests.get(request_id)
@@ -333,8 +337,9 @@ class State:
             self._requests[request_id] = [Made(index, number, 1)]
             return
         last = made[-1]
-        if (index, number) == (last.index + last.count, last.number + last.count):
-            last.count += 1
+        count = last.count
+        if index == last.index + count and number == last.number + count:
+            last.count = count + 1
         else:
             made.append(Made(index, number, 1))
 
@@ -386,8 +391,9 @@ class State:
         spec = self.spec(job)
         if spec.name is not None:
             del self.by_name[name_key(spec.uid, spec.name)]
-        self._leave(job)
-        self.shares.by_owner[job.owner].size_bytes -= len(job.spec)
+        share = self.shares.by_owner[job.owner]
+        share.size_bytes -= len(job.spec)
+        self._leave(job, share)
         environment = self.environments.get(spec.env_id)
         if environment is not None:
             environment.jobs -= 1

@@ -161,7 +161,10 @@ def _main(arguments: list[str]) -> int:
     )
     if inheritance.listener_fd >= 0:
         complain(f"goes on as version {__version__}")
-    notify(manager, "READY=1", wait=True)
+    try:
+        notify(manager, "READY=1", wait=True)
+    except OSError as error:
+        complain(f"{manager}: {error}")  # Its jobs are worth more than what systemd thinks of it.
     runner.run()
     os.unlink(SOCKET_NAME, dir_fd=directory_fd)
     return EX_OK

@@ -39,7 +39,7 @@ from queuectld.core.events import (
     TimerFired,
 )
 from queuectld.core.queue import Queue
-from queuectld.core.records import JobEnqueued, store
+from queuectld.core.records import JobEnqueued
 from queuectld.journal.errors import JournalFailed, JournalFull
 from queuectld.journal.frames import BATCH_BYTES_MAX, pack_record
 from queuectld.journal.journal import Journal
@@ -281,7 +281,7 @@ class Daemon:
         records, effects = self.queue.handle(event, now)
         gathering = self._gathering
         if records:
-            packed = [pack_record(*store(record)) for record in records]
+            packed = [pack_record(*each) for each in self.queue.stored]
             size = sum(map(len, packed))
             if gathering.packed_bytes + size > BATCH_BYTES_MAX:
                 self._commit_and_wait()
@@ -383,10 +383,10 @@ class Daemon:
             self.housekeeping.committed()
             # Starts first: a slot idles until then.
             for effect in batch.effects:
-                if isinstance(effect, StartRun):
+                if type(effect) is StartRun:
                     self.perform(effect)
             for effect in batch.effects:
-                if not isinstance(effect, StartRun):
+                if type(effect) is not StartRun:
                     self.perform(effect)
             now = self.clock.now()
             for record in batch.records:

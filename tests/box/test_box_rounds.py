@@ -39,10 +39,13 @@ def upgrade(queue: QueueInBox) -> None:
     """
     What the packages' scripts do once another version's files are there.
     """
-    version = f"99.0.{next(VERSIONS)}"
+    number = next(VERSIONS)
+    version = f"99.0.{number}"
     module = queue.box.path(f"{LIBRARY}/queuectl/__init__.py")
     text = re.sub(r"(?m)^__version__ = .*$", f'__version__ = "{version}"', module.read_text())
     write(queue.box, f"{LIBRARY}/queuectl/__init__.py", text)
+    # What Python compiled of it is known to be old by another second, or another size.
+    os.utime(module, (number, number))
     reload_runner(queue)
     queue.systemctl("restart", DAEMON)
 

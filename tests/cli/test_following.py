@@ -2,15 +2,19 @@
 `run`, `logs` and `wait`: watching jobs to their end, through retries and restarts of the daemon.
 """
 
+import re
 import signal
 import subprocess
+from typing import Any
 
+import msgspec
 import pytest
-from conftest import Shell
+from conftest import Outcome, Shell
 from daemon_process import DEADLINE_S
 from daemon_twin import DaemonTwin, Peer
 
-from queuectl.protocol import Waited
+from queuectl.protocol import Enqueued, JobDetail, LogEnd, Logs, Message, Waited
+from queuectl.views import JobView, RunView
 
 
 def read_until(process: "subprocess.Popen[bytes]", expected: bytes) -> bytes:
@@ -87,10 +91,91 @@ def test_run_retries_only_if_asked(shared: Shell) -> None:
 
     assert (5, "1\n2\n3\n") == (outcome.code, outcome.out)
     first, second, last = outcome.err.splitlines()
-    assert first.startswith("queuectl: attempt 1 of job ")
-    assert first.endswith(" failed (exit code 5), next attempt in 10 ms")
-    assert "attempt 2" in second
+    assert re.match(r"queuectl: attempt 1 of job \d+ failed \(exit code 5\)", first)
+    assert re.match(r"queuectl: attempt 2 of job \d+ failed \(exit code 5\)", second)
     assert "is dead" in last
+
+
+def job_view(state: str, attempt: int, **fields: Any) -> JobView:
+    """
+    Return job 1 as a daemon shows it.
+    """
+    return JobView(
+        id="1",
+        number=1,
+        command="true",
+        state=state,
+        attempts=attempt,
+        attempt=attempt,
+        max_retries=2,
+        priority=0,
+        queue="default",
+        created_at=1000,
+        updated_at=1000,
+        **fields,
+    )
+
+
+def run_answered(unstarted: Shell, *answers: Message) -> tuple[Outcome, list[Message]]:
+    """
+    Return what run did when its requests got these answers, and the requests.
+    """
+    requests: list[Message] = []
+
+    def answer(peer: Peer) -> None:
+        peer.greet()
+        for each in answers:
+            requests.append(peer.receive())
+            peer.send(msgspec.structs.replace(each, call=requests[-1].call))
+
+    with DaemonTwin(unstarted.daemon.socket, answer):
+        return unstarted("run", "--max-retries", "2", "true"), requests
+
+
+@pytest.mark.parametrize("state", ["failed", "pending"])
+def test_run_does_not_say_why_a_next_attempt_waits(unstarted: Shell, state: str) -> None:
+    """
+    An attempt that ended before anybody could look has output to show: the job did not wait.
+    """
+    outcome, _ = run_answered(
+        unstarted,
+        Enqueued(call=0, ids=["1"]),
+        JobDetail(call=0, job=job_view(state, 1), runs=[], why="of the backoff"),
+        LogEnd(call=0, job=job_view("failed", 1, exit_code=5, next_run_at=1010)),
+        LogEnd(call=0, job=job_view("completed", 2, exit_code=0)),
+    )
+    said = "queuectl: attempt 1 of job 1 failed (exit code 5), next attempt in 10 ms\n"
+    assert (0, "", said) == outcome
+
+
+def test_run_leaves_out_no_attempt_of_a_quick_job(unstarted: Shell) -> None:
+    """
+    The job may have gone on, and ended, before the end of an attempt is told: each attempt is
+    followed, and each end is its own.
+    """
+    runs = [
+        RunView(attempt=attempt, worker=1, started_at=1, ended_at=2, exit_code=code)
+        for attempt, code in ((1, 5), (2, 6), (3, 7))
+    ]
+    dead = job_view("dead", 3, exit_code=7, last_error="exit code 7")
+    detail = JobDetail(call=0, job=dead, runs=runs)
+    outcome, requests = run_answered(
+        unstarted,
+        Enqueued(call=0, ids=["1"]),
+        detail,
+        LogEnd(call=0, job=job_view("processing", 2)),
+        detail,
+        LogEnd(call=0, job=dead),
+        detail,
+        LogEnd(call=0, job=dead),
+    )
+    assert [1, 2, 3] == [each.attempt for each in requests if isinstance(each, Logs)]
+    assert (7, "") == (outcome.code, outcome.out)
+    assert [
+        "queuectl: attempt 1 of job 1 failed (exit code 5)",
+        "queuectl: attempt 2 of job 1 failed (exit code 6)",
+        "queuectl: job 1 is dead: exit code 7",
+    ] == outcome.err.splitlines()
 
 
 def test_run_survives_a_restart_of_the_daemon(fresh: Shell) -> None:

@@ -67,7 +67,7 @@ def replayed(stored: Iterable[Stored], seed: int = 99) -> Queue:
     """
     queue = Queue(random=random.Random(seed).random)
     for each in stored:
-        queue.apply(load(each.kind, each.body))
+        queue.apply(load(each.kind, each.body), each.body)
     return queue
 
 
@@ -157,8 +157,8 @@ class Conversation:
         Have one event decided, check everything, and return the effects.
         """
         self.records, self.effects = self.queue.handle(event, self.now)
-        for record in self.records:
-            each = store(record)
+        for record, each in zip(self.records, self.queue.stored, strict=True):
+            assert store(record) == each
             assert record == load(each.kind, each.body)
             self.stored.append(each)
         for effect in self.effects:

@@ -74,11 +74,11 @@ def test_every_move_of_the_table_can_be_made(
     moves: list[tuple[JobState, JobState | None]] = []
     apply = talk.queue.state.apply
 
-    def watch(record: Record) -> None:
+    def watch(record: Record, body: bytes) -> None:
         if (to := target(record)) is not None:
             number = record.number  # type: ignore[attr-defined]
             moves.append((talk.queue.state.jobs[number].state, to))
-        apply(record)
+        apply(record, body)
 
     monkeypatch.setattr(talk.queue.state, "apply", watch)
     WAYS[before, after](talk, job)

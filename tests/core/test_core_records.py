@@ -198,7 +198,8 @@ def test_a_setting_of_a_later_release_is_kept_out_of_the_way() -> None:
     A journal that a newer release wrote can be replayed by this one.
     """
     queue = Queue(random=random.Random(1).random)
-    queue.apply(SettingsChanged({"max_retries": 5, "of_tomorrow": 1}))
+    changed = SettingsChanged({"max_retries": 5, "of_tomorrow": 1})
+    queue.apply(changed, store(changed).body)
     assert {"max_retries": 5} == queue.state.settings
 
 

@@ -218,10 +218,18 @@ class Load:
         return [job for job in self.jobs(queue) if job["state"] not in done]
 
 
+def runner_version(queue: QueueInBox) -> str:
+    """
+    Return the version of the runner, nothing while there is none.
+    """
+    runner = json.loads(queue.queuectl("status", "--json"))["runner"]
+    return str(runner["version"]) if runner else ""
+
+
 def upgraded_under_load(box: Box, upgrade: Callable[[], object]) -> None:
     """
-    Upgrade while jobs run, end and are enqueued: the daemon is the new one, nobody was refused,
-    nothing ran twice, and each job ended as it would have.
+    Upgrade while jobs run, end and are enqueued: daemon and runner are the new ones, the runner in
+    the process it was, nobody was refused, nothing ran twice, and each job ended as it would have.
     """
     queue = QueueInBox(box)
     queue.start_patient("patient")
@@ -234,6 +242,7 @@ def upgraded_under_load(box: Box, upgrade: Callable[[], object]) -> None:
     queue.wait_for_other_main_pid(DAEMON, daemon)
     assert NEWER in queue.queuectl("version").splitlines()[1]
     assert ("processing", pid) == (queue.state("patient"), queue.show("patient")["pid"])
+    wait_until(lambda: runner_version(queue) == NEWER, 30, "the runner is the new one")
     assert runner == queue.main_pid(RUNNER)
     queue.let_go("patient")
     assert ("exited", 7, None) == queue.end_of("patient")
