@@ -77,6 +77,7 @@ def test_time_limits() -> None:
         (SECURITY, f"after {deadlines.FRAME_MS_MAX // 1000} within a frame"),
         (SECURITY, f"{quotas.USER_REQUESTS_PER_TURN_MAX} requests in a turn, or one that is long"),
         (SECURITY, f"| {streams.USER_STREAMS_MAX} at once |"),
+        (SECURITY, f"| {streams.WAITED_JOBS_MAX:,} at once, each"),
         (PROTOCOL, f"At least the last {state.REQUESTS_MAX:,} request ids"),
     ],
 )

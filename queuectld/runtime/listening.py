@@ -8,7 +8,8 @@ accept the connection, say `try_later` and close it, and taken back.
 Descriptors: CLIENTS_MAX connections, STREAMS_MAX files that are read for `logs`, and fewer than
 OWN_DESCRIPTORS_MAX for the journal, the runner and the loop come to less than the 1,024 that a
 process usually has. The rest is for output files on their way to the runner, one for each run that
-starts while the runner is busy; the machine's daemon has 65,536 (LimitNOFILE in its unit).
+starts while the runner is busy, and those of running jobs that are forwarded; the machine's daemon
+has 65,536 (LimitNOFILE in its unit).
 """
 
 import errno

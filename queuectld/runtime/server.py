@@ -4,7 +4,7 @@ The control socket: connections, their frames, and their turn.
 A turn takes a few requests from each connection, and not many more from one account. The others
 stay in their connection's buffer, which is not read on meanwhile, and have their turn next, those
 that waited longest first. Of what a request means only this is known here: whether it may be about
-thousands of jobs. One of these is an account's whole turn.
+thousands of jobs, or all that is known of one. One of these is an account's whole turn.
 """
 
 import select
@@ -28,9 +28,11 @@ from queuectl.protocol import (
     List,
     ListQueues,
     ListWorkers,
+    Logs,
     Output,
     Refused,
     Request,
+    Show,
     Wait,
     Welcome,
     encode,
@@ -60,8 +62,9 @@ _decode_envelope = Decoder(Envelope).decode
 # What msgspec raises for bytes that are no message: nesting too deep and text that is not UTF-8
 # have exceptions of their own.
 _UNDECODABLE = (MsgspecError, RecursionError, UnicodeDecodeError)
-# Requests that may be about thousands of jobs, for which they take up to some 10 ms each.
-_LONG = frozenset({Act, List, ListQueues, ListWorkers, Wait})
+# Requests that may be about thousands of jobs, for which they take up to some 10 ms each, and those
+# whose answer may be long: what a connection has not read is looked at before each of them.
+_LONG = frozenset({Act, List, ListQueues, ListWorkers, Logs, Show, Wait})
 # Responses that do not end a request.
 _UNASKED = frozenset({Output, Welcome})
 _KNOWN_OPS = frozenset(request.__struct_config__.tag for request in Request.__args__)

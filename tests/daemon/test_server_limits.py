@@ -10,10 +10,11 @@ import resource
 import socket
 
 import pytest
+from msgspec.structs import replace
 from stepped_server import HELLO, Stepped, received, refusal, statuses
 
 from queuectl.framing import pack_frame
-from queuectl.protocol import Done, List, Refused, Status, Welcome, encode
+from queuectl.protocol import Done, List, Logs, Message, Refused, Show, Status, Welcome, encode
 from queuectld.core.peer import Peer
 from queuectld.runtime.listening import OWN_DESCRIPTORS_MAX
 from queuectld.runtime.quotas import (
@@ -59,19 +60,20 @@ def test_many_connections_of_one_account_have_one_quota(stepped: Stepped) -> Non
         each.close()
 
 
-def test_a_request_about_many_jobs_is_a_quota(stepped: Stepped) -> None:
+@pytest.mark.parametrize("long", [List(), Logs(id="1"), Show(id="1")], ids=["list", "logs", "show"])
+def test_a_long_request_is_a_quota(stepped: Stepped, long: Message) -> None:
     """
-    Of an account that asks for lists on all of its connections, one is made in a turn: another
-    account does not wait for the others.
+    Of an account that asks for much on all of its connections, one answer is made in a turn:
+    another account does not wait for the others, and no more is made than is read.
     """
     stepped.user_connections_max = 5
     stepped.peer = ALICE
     many = [stepped.connect() for _ in range(5)]
     stepped.peer = BOB
     one = stepped.connect()
-    lists = b"".join(pack_frame(encode(List(call=n))) for n in range(1, 4))
+    asked_for = b"".join(pack_frame(encode(replace(long, call=n))) for n in range(1, 4))
     for client in many:
-        client.sendall(HELLO + lists)
+        client.sendall(HELLO + asked_for)
     one.sendall(HELLO)
     stepped.turn()
     for n in range(1, 6):
