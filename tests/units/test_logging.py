@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
-from queuectld.core.records import JobEnqueued, JobMoved, RunEnded, RunStarted
+from queuectld.core.records import JobEnqueued, JobMoved, RunEnded, RunStarted, store
 from queuectld.core.state import State
 from queuectld.runtime import systemd_protocols
 from queuectld.runtime.job_log import EVENTS_MAX, WARNINGS_MAX, JobLog, job_fields
@@ -232,8 +232,8 @@ def test_a_jobs_events_say_whose_it_is() -> None:
     and nothing is said.
     """
     state = State()
-    state.apply(enqueued(1, uid=1001, user="alice", name="mine"))
-    state.apply(enqueued(2))
+    for record in (enqueued(1, uid=1001, user="alice", name="mine"), enqueued(2)):
+        state.apply(record, store(record).body)
     fields = job_fields(state, 1)
     assert {"job": 1, "id": "mine", "queue": "q", "user": "alice"} == fields
     found = entry("warning", event="output_dropped", **fields, attempt=1, dropped_bytes=5)
@@ -250,7 +250,7 @@ def test_who_enqueued_for_whom_is_told() -> None:
     """
     log, state = Collected(), State()
     record = enqueued(1, uid=1001, user="alice", by_uid=0, by_user="root")
-    state.apply(record)
+    state.apply(record, store(record).body)
     job_log = JobLog(log)
     job_log.tell(record, state, 5_000)
     job_log.tell(enqueued(2, uid=1001, user="alice"), state, 5_000)
