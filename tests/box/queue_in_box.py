@@ -121,8 +121,10 @@ class QueueInBox:
         """
 
         def other() -> bool:
-            state = self.systemctl("is-active", unit, check=False)
-            return state == "active" and self.main_pid(unit) not in (0, before)
+            # In this order: "active" of the process before says nothing of the new one.
+            if self.main_pid(unit) in (0, before):
+                return False
+            return self.systemctl("is-active", unit, check=False) == "active"
 
         wait_until(other, WAIT_S, f"{unit} runs again")
 
