@@ -144,7 +144,8 @@ def _admit_all(
     for index, spec in enumerate(request.jobs):
         try:
             owner = own if spec.user is None else owner_of(queue.peer, queue.host, spec.user)
-            number = _free_number(queue, owner, spec, number, batch_names)
+            if state.by_name or batch_names:  # Else no number was given as an id.
+                number = _free_number(queue, owner, spec, number, batch_names)
             if spec.id is not None and (owner.peer.uid, spec.id) in names:
                 raise Refusal("conflict", f"id {shorten(spec.id)} is twice here", "id")
             if spec.env and not shared_env_bytes:

@@ -362,7 +362,7 @@ class Server:
         except _UNDECODABLE as error:
             self._undecodable(connection, frame, error)
             return False
-        if isinstance(request, Hello):
+        if type(request) is Hello:
             self._greet(connection, request)
         elif not connection.greeted:
             refused = Refused(call=request.call, code="unsupported", message="say hello first")
