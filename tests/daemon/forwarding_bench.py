@@ -10,7 +10,7 @@ from typing import Any
 from daemon_process import wait_until
 from journal_twin import JournalTwin, fields_of
 
-from queuectld.core.records import JobEnqueued, RunEnded, RunStarted, SlotsChanged
+from queuectld.core.records import JobEnqueued, Record, RunEnded, RunStarted, SlotsChanged, store
 from queuectld.core.state import State
 from queuectld.runtime.forwarding import POLL_MS, Forwarding
 from queuectld.runtime.output import OutputStore
@@ -76,15 +76,16 @@ class Bench:
 
     def __init__(self, directory: Path) -> None:
         self.path = str(directory / "journal.sock")
-        self.journal = JournalTwin(self.path).start()
+        self.journal = JournalTwin(self.path)
         self.output = Counting(str(directory / "output"))
         self.state = State()
-        self.state.apply(SlotsChanged(1, {1: 1, 2: 1}, {}, True))
+        self.apply(SlotsChanged(1, {1: 1, 2: 1}, {}, True))
         self.log = Warnings()
         self.now = 1_000_000
         self.fds: dict[int, int] = {}
         self.sockets: list[JournalSocket] = []
         self.begin()
+        self.journal.start()
 
     def begin(self, journal: JournalSocket | None = None) -> None:
         """
@@ -94,17 +95,20 @@ class Bench:
         self.forwarding = Forwarding(self.state, self.output, self.log, self.sockets[-1])
         self.forwarding.attend(self.now)
 
+    def apply(self, record: Record) -> None:
+        self.state.apply(record, store(record).body)
+
     def start(self, number: int, **fields: Any) -> None:
         """
         Have a job begin to run.
         """
         given: dict[str, Any] = {"output": "journal", "command": "true", "user": "alice", "uid": 9}
         given |= fields
-        self.state.apply(
+        self.apply(
             JobEnqueued(number, 5, "pending", 0, "q", 0, 1, "/", 18, **given),
         )
         record = RunStarted(number, 6, 1, number, 1, 0)
-        self.state.apply(record)
+        self.apply(record)
         self.forwarding.started(record)
         self.fds[number] = self.output.create(number, 1)
 
@@ -116,7 +120,7 @@ class Bench:
         Have it end.
         """
         record = RunEnded(number, 7, 1, number, 6, "exited", "completed", 0, 0, 0)
-        self.state.apply(record)
+        self.apply(record)
         self.forwarding.ended(record, self.now)
 
     def turn(self) -> None:
