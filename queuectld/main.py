@@ -18,8 +18,6 @@ import tempfile
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-import structlog
-
 from queuectl import __version__
 from queuectl.discovery import SYSTEM_SOCKET, make_private, runtime_dir, state_dir, user_socket
 from queuectl.errors import QueuectlError
@@ -137,8 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     gc.set_threshold(COLLECT_OBJECTS)
     sys.setswitchinterval(SWITCH_S)
     log_config = Log()
-    log_config.configure()
-    log = structlog.get_logger()
+    log = log_config.configure()
     ready = Ready(options.ready_fd)
     try:
         # Started by a program that waits on a pipe, it is no service, whatever that program is.

@@ -10,10 +10,19 @@ import os
 import sys
 from typing import Any
 
-import structlog
 from msgspec import json
 
 from queuectld.runtime.system_journal import PRIORITIES, JournalLogger, Renderer, sender
+
+# structlog shows tracebacks by rich where that is to be had. Ours are never shown so, and to import
+# it takes as long as the rest of a start: so for this moment it is not to be had.
+_hides_rich = "rich" not in sys.modules
+if _hides_rich:
+    sys.modules["rich"] = None  # type: ignore[assignment]
+import structlog  # noqa: E402
+
+if _hides_rich:
+    del sys.modules["rich"]
 
 
 class LineLogger:
@@ -53,9 +62,9 @@ class Log:
         """
         self._priority_max = PRIORITIES[level]
 
-    def configure(self) -> None:
+    def configure(self) -> Any:
         """
-        Set up structlog.
+        Set up structlog; return the logger.
         """
         stderr = sys.stderr.fileno()
         send = sender(stderr, os.environ.get("JOURNAL_STREAM", ""))
@@ -83,6 +92,7 @@ class Log:
             logger_factory=factory,
             cache_logger_on_first_use=True,
         )
+        return structlog.get_logger()
 
     def _drop_lesser(self, _log: Any, level: str, event: Any) -> Any:
         if PRIORITIES[level] > self._priority_max:

@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import structlog
+from daemon_process import PACKAGES
 
 from queuectld.core.records import JobEnqueued, JobMoved, RunEnded, RunStarted, store
 from queuectld.core.state import State
@@ -328,3 +330,12 @@ def test_a_busy_second_is_summed_up() -> None:
     assert job_log.next_deadline() is None
     job_log.tell(ended(1), state, 11_100)
     assert "run_ended" == log.events[-1][1]
+
+
+def test_a_start_does_not_wait_for_rich() -> None:
+    """
+    What only prints for people is not imported: half of the time of a start went there.
+    """
+    program = "import sys, queuectld.main; sys.exit('rich' in sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", program], env={"PYTHONPATH": PACKAGES})
+    assert 0 == done.returncode
