@@ -80,6 +80,9 @@ class SystemService(Service):
         policy = self._trusted / "policy"
         policy.write_text(f'allow_users = ["{ACCOUNT}"]\n')
         policy.chmod(0o600)
+        # One account is to have all the jobs.
+        limits = 'user_queued_max = 2000000\nuser_bytes_max = "4G"\n'
+        (self._trusted / "queuectld.toml").write_text(limits)
         executor = shutil.copy2(compiled, self._trusted)
         os.chmod(executor, 0o700)
         command = [sys.executable, "-P", "-m", "queuectld.runner.main", "--stay"]
