@@ -176,7 +176,8 @@ def test_only_root_has_a_policy(folder: Path):
     python = shutil.which("python3", path="/usr/bin:/bin")
     if python is None:
         pytest.skip("no Python where others can execute it")
-    shutil.copytree(RunnerProcess.ROOT / "queuectld", folder / "code" / "queuectld")
+    for package in ("queuectl", "queuectld"):  # Of the first its version, no more.
+        shutil.copytree(RunnerProcess.ROOT / package, folder / "code" / package)
     for path in [folder / "code", *(folder / "code").rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     (folder / "policy").write_text(POLICY)
