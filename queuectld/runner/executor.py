@@ -17,8 +17,8 @@ import resource
 import struct
 
 from queuectld.runner.accounts import Account
-from queuectld.runner.messages import CWD, SPAWN, Body
-from queuectld.runner.program import SpawnError, candidates, memfd
+from queuectld.runner.messages import CWD, SPAWN, Body, memfd
+from queuectld.runner.program import SpawnError, candidates
 from queuectld.runner.spawn import Spawner
 
 _ORDER = struct.Struct("=QQIIIIIIII")

@@ -47,6 +47,7 @@ status is as wait(2) gives it. Times are ms since the epoch.
 
 import os
 from collections.abc import Mapping, Sequence
+from errno import EINVAL
 from struct import Struct
 from typing import NamedTuple
 
@@ -241,7 +242,7 @@ def pack_hello(epoch: int, version: int = VERSION) -> bytes:
 def pack_start(job: int, attempt: int, umask: int, body: bytes, uid: int = UID_OWN) -> bytes:
     """
     Start an attempt as `uid`; `body` is from `pack_body`. Send the output file's descriptor with
-    it, and, when the body is larger than `BODY_INLINE_BYTES_MAX`, that of `body_memfd(body)` after
+    it, and, when the body is larger than `BODY_INLINE_BYTES_MAX`, that of a `memfd` of it after
     it.
     """
     assert len(body) <= BODY_BYTES_MAX
@@ -418,16 +419,21 @@ def unpack_body(body: bytes) -> Body:
     return Body(cwd, argv, env, script, texts[-2])
 
 
-def body_memfd(body: bytes) -> int:
+def memfd(name: str, data: bytes, flags: int = 0) -> int:
     """
-    Put a body that is too large for a packet into a memfd. The caller closes it, after the
-    START was sent. Raises `OSError`.
+    Put data into a file that is nowhere; its descriptor, which the caller closes. Raises `OSError`.
     """
-    fd = os.memfd_create("body", os.MFD_CLOEXEC)
+    try:
+        fd = os.memfd_create(name, os.MFD_CLOEXEC | flags)
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
+        # Before Linux 6.3 every memfd may be executed, and the flag for it is unknown.
+        fd = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
         written_bytes = 0
-        while written_bytes < len(body):
-            written_bytes += os.pwrite(fd, body[written_bytes:], written_bytes)
+        while written_bytes < len(data):
+            written_bytes += os.pwrite(fd, data[written_bytes:], written_bytes)
     except OSError:
         os.close(fd)
         raise

@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Callable
 
-from queuectld.runner.messages import EXEC, SCRIPT, SPAWN, Body
+from queuectld.runner.messages import EXEC, SCRIPT, SPAWN, Body, memfd
 from queuectld.runner.process import is_shortage
 
 SHELL = b"/bin/sh"
@@ -112,24 +112,3 @@ def _launch_script(body: Body, execute: Execute) -> int:
     finally:
         if script_fd >= 0:
             os.close(script_fd)
-
-
-def memfd(name: str, data: bytes, flags: int = 0) -> int:
-    """
-    Put data into a file that is nowhere; its descriptor, which the caller closes. Raises `OSError`.
-    """
-    try:
-        fd = os.memfd_create(name, os.MFD_CLOEXEC | flags)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        # Before Linux 6.3 every memfd may be executed, and the flag for it is unknown.
-        fd = os.memfd_create(name, os.MFD_CLOEXEC)
-    try:
-        written_bytes = 0
-        while written_bytes < len(data):
-            written_bytes += os.pwrite(fd, data[written_bytes:], written_bytes)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd

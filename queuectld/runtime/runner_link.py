@@ -245,7 +245,7 @@ class RunnerLink:
             )
             fds.append(self._output.create(*key))
             if len(body) > messages.BODY_INLINE_BYTES_MAX:
-                fds.append(messages.body_memfd(body))
+                fds.append(messages.memfd("body", body))
         except messages.BodyError as error:
             self._event(StartRefused(*key, error=f"could not start: {error}"))
         except OSError as error:

@@ -111,7 +111,7 @@ class Client:
         body = messages.pack_body(cwd, argv, env, script, user)
         fds = [output_fd]
         if len(body) > messages.BODY_INLINE_BYTES_MAX:
-            fds.append(messages.body_memfd(body))
+            fds.append(messages.memfd("body", body))
         self.send(messages.pack_start(job, attempt, umask, body, uid), fds)
         for fd in fds[1:]:
             os.close(fd)

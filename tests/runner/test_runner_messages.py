@@ -227,7 +227,7 @@ def test_a_memfd_holds_the_body():
     All of the body is in the memfd, from its start.
     """
     body = bytes(range(256)) * 1000
-    fd = messages.body_memfd(body)
+    fd = messages.memfd("body", body)
     try:
         assert body == os.pread(fd, len(body) + 1, 0)
     finally:

@@ -325,11 +325,11 @@ def pipe(_body: bytes) -> int:
 
 
 def longer(body: bytes) -> int:
-    return messages.body_memfd(body + b"\0")
+    return messages.memfd("body", body + b"\0")
 
 
 def shorter(body: bytes) -> int:
-    return messages.body_memfd(body[:-1])
+    return messages.memfd("body", body[:-1])
 
 
 @pytest.mark.parametrize("make", [pipe, longer, shorter])
