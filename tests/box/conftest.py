@@ -30,17 +30,24 @@ PEOPLE = {
 }
 
 
+def need_tree(suite: str) -> None:
+    """
+    Skip the test, saying why, where there can be no boxes of *suite*.
+    """
+    if REASON is not None:
+        pytest.skip(REASON)
+    try:
+        base_tree(suite)
+    except NoTree as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="module", params=list(SUITES))
 def make_box(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Box]]:
     """
     A function that installs a box, not booted, for each suite.
     """
-    if REASON is not None:
-        pytest.skip(REASON)
-    try:
-        base_tree(request.param)
-    except NoTree as error:
-        pytest.skip(str(error))
+    need_tree(request.param)
     made: list[Box] = []
 
     def make(name: str) -> Box:
@@ -71,12 +78,7 @@ def box(request: pytest.FixtureRequest, deb: Path) -> Iterator[Box]:
     """
     A machine with the package, booted, and PEOPLE. Several modules use it, each its own jobs.
     """
-    if REASON is not None:
-        pytest.skip(REASON)
-    try:
-        base_tree(request.param)
-    except NoTree as error:
-        pytest.skip(str(error))
+    need_tree(request.param)
     machine = Box("people", request.param)
     try:
         machine.boot()

@@ -13,10 +13,24 @@ from typing import Any, Self
 
 from queuectl.framing import FrameReader, pack_frame
 from queuectl.protocol import Hello, Message, Request, Welcome, decoder, encode
+from queuectl.views import JobView
 
 _decode: Callable[[bytes], Any] = decoder(Request).decode
 
 DEADLINE_S = 20.0
+#: A job that a twin may tell of.
+JOB = JobView(
+    id="1",
+    number=1,
+    command="true",
+    state="completed",
+    attempts=1,
+    max_retries=3,
+    priority=0,
+    queue="default",
+    created_at=0,
+    updated_at=0,
+)
 
 
 class Peer:

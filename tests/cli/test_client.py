@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from daemon_twin import DaemonTwin, Peer
+from daemon_twin import JOB, DaemonTwin, Peer
 
 from queuectl.client import Client, connect, read_umask
 from queuectl.errors import (
@@ -37,20 +37,6 @@ from queuectl.protocol import (
     Shutdown,
     Welcome,
     encode,
-)
-from queuectl.views import JobView
-
-JOB = JobView(
-    id="1",
-    number=1,
-    command="true",
-    state="completed",
-    attempts=1,
-    max_retries=3,
-    priority=0,
-    queue="default",
-    created_at=0,
-    updated_at=0,
 )
 
 

@@ -6,25 +6,12 @@ from pathlib import Path
 
 import pytest
 from daemon_process import wait_until
-from daemon_twin import DaemonTwin, Peer
+from daemon_twin import JOB, DaemonTwin, Peer
 
 from queuectl.client import Client
 from queuectl.errors import ConnectionIdle
 from queuectl.protocol import Done, LogEnd, Logs, Output, Refused, Shutdown
-from queuectl.views import JobView
 
-JOB = JobView(
-    id="1",
-    number=1,
-    command="true",
-    state="completed",
-    attempts=1,
-    max_retries=3,
-    priority=0,
-    queue="default",
-    created_at=0,
-    updated_at=0,
-)
 IDLE = Refused(code="idle", message="nothing was asked for 60 minutes; connect again")
 
 
