@@ -15,7 +15,7 @@ from msgspec import json
 from queuectld.runtime.system_journal import PRIORITIES, JournalLogger, Renderer, sender
 
 # structlog shows tracebacks by rich where that is to be had. Ours are never shown so, and to import
-# it takes as long as the rest of a start: so for this moment it is not to be had.
+# it is a good part of a start (python -X importtime): so for this moment it is not to be had.
 _hides_rich = "rich" not in sys.modules
 if _hides_rich:
     sys.modules["rich"] = None  # type: ignore[assignment]
@@ -53,8 +53,6 @@ class Log:
 
     def __init__(self) -> None:
         self._priority_max = PRIORITIES["info"]
-        #: Whether events are entries of the system's journal.
-        self.in_journal = False
 
     def set_level(self, level: str) -> None:
         """
@@ -68,7 +66,6 @@ class Log:
         """
         stderr = sys.stderr.fileno()
         send = sender(stderr, os.environ.get("JOURNAL_STREAM", ""))
-        self.in_journal = send is not None
         factory: Any = lambda *_: LineLogger(stderr)  # noqa: E731
         stamps: list[Any] = [
             structlog.processors.add_log_level,

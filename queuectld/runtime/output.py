@@ -230,8 +230,8 @@ def _spread_folders(directory: str) -> None:
     Tell ext4 that the folders below belong apart (chattr +T), where it takes that.
 
     It would put all of them, and so the files of all jobs, into one group of inodes, and look for a
-    free one from its beginning, past those that were freed: up to 0.3 ms a file where there are
-    many, against 10 us in a group of their own.
+    free one from its beginning, past those that were freed: where there are many that takes longer
+    than all else that a start needs (bench/README.md, "What to know when reading it").
     """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

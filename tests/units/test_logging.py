@@ -334,7 +334,7 @@ def test_a_busy_second_is_summed_up() -> None:
 
 def test_a_start_does_not_wait_for_rich() -> None:
     """
-    What only prints for people is not imported: half of the time of a start went there.
+    What only prints for people is not imported: it is a good part of the time of a start.
     """
     program = "import sys, queuectld.main; sys.exit('rich' in sys.modules)"
     done = subprocess.run([sys.executable, "-P", "-c", program], env={"PYTHONPATH": PACKAGES})
