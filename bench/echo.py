@@ -7,7 +7,8 @@ import socket
 import sys
 
 from queuectl.framing import FrameReader, pack_frame
-from queuectl.protocol import Enqueue, Enqueued, Request, decoder, encode
+from queuectl.messages import Request
+from queuectl.protocol import Enqueue, Enqueued, decoder, encode
 
 _READ_BYTES = 256 << 10
 

@@ -279,27 +279,6 @@ class Shutdown(Message, frozen=True, tag="shutdown"):
     """
 
 
-Request = (
-    Hello
-    | Enqueue
-    | List
-    | Show
-    | Logs
-    | Act
-    | Wait
-    | Status
-    | StartWorkers
-    | StopWorkers
-    | ListWorkers
-    | GetConfig
-    | SetConfig
-    | ListQueues
-    | SetQueue
-    | DeleteQueue
-    | Shutdown
-)
-
-
 # --- responses --------------------------------------------------------------------------------
 
 
@@ -459,24 +438,6 @@ class Queues(Message, frozen=True, tag="queues"):
 
     queues: list[QueueView]
     durable: bool = True
-
-
-Response = (
-    Welcome
-    | Refused
-    | Done
-    | Enqueued
-    | Jobs
-    | JobDetail
-    | Output
-    | LogEnd
-    | Acted
-    | Waited
-    | StatusReport
-    | Workers
-    | Config
-    | Queues
-)
 
 
 class Envelope(Struct, frozen=True):

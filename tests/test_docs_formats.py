@@ -19,7 +19,7 @@ import pytest
 from markdown_reader import Document, code_in, plain
 from msgspec import inspect as types
 
-from queuectl import framing, protocol, views
+from queuectl import framing, messages, protocol, views
 from queuectl.framing import FrameReader, pack_frame
 from queuectld.core import records
 from queuectld.core.job import TRANSITIONS
@@ -35,8 +35,8 @@ from queuectld.journal.opening import RUNWAY_BYTES_MIN
 PROTOCOL = Document("docs/protocol.md")
 JOURNAL = Document("docs/journal.md")
 
-REQUESTS = get_args(protocol.Request)
-RESPONSES = get_args(protocol.Response)
+REQUESTS = get_args(messages.Request)
+RESPONSES = get_args(messages.Response)
 
 
 # --- messages ------------------------------------------------------------------------------------

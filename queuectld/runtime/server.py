@@ -19,6 +19,7 @@ from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
 from queuectl.framing import FrameTooLong
+from queuectl.messages import Request
 from queuectl.protocol import (
     PROTOCOL_VERSION,
     Act,
@@ -31,7 +32,6 @@ from queuectl.protocol import (
     Logs,
     Output,
     Refused,
-    Request,
     Show,
     Wait,
     Welcome,

@@ -20,7 +20,7 @@ from people_in_box import Machine
 from queue_in_box import RUNNER, WAIT_S
 from requests_by_hand import by_hand
 
-from queuectl import protocol
+from queuectl import messages
 
 ADMINS = ("dave", "root")
 DONE, NOTHING, NOT_FOUND, DENIED = 0, 1, 3, 77
@@ -305,7 +305,7 @@ def test_every_request_is_in_the_matrix() -> None:
     """
     What is new in the protocol is tried by hand too.
     """
-    known = {msgspec.inspect.type_info(each).tag for each in get_args(protocol.Request)}
+    known = {msgspec.inspect.type_info(each).tag for each in get_args(messages.Request)}
     assert known == {request["op"] for request, _ in by_hand(1, "x")}
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from queuectl.framing import FrameReader, pack_frame
-from queuectl.protocol import Hello, Message, Request, Welcome, decoder, encode
+from queuectl.messages import Request
+from queuectl.protocol import Hello, Message, Welcome, decoder, encode
 from queuectl.views import JobView
 
 _decode: Callable[[bytes], Any] = decoder(Request).decode

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from daemon_process import DaemonProcess
 
 from queuectl.framing import FrameReader, pack_frame
-from queuectl.protocol import PROTOCOL_VERSION, Hello, Response, decoder, encode
+from queuectl.messages import Response
+from queuectl.protocol import PROTOCOL_VERSION, Hello, decoder, encode
 
 HELLO = pack_frame(encode(Hello(protocol=PROTOCOL_VERSION)))
 

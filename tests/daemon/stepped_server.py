@@ -11,16 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from queuectl.framing import FrameReader, pack_frame
-from queuectl.protocol import (
-    PROTOCOL_VERSION,
-    Hello,
-    Refused,
-    Response,
-    Status,
-    Welcome,
-    decoder,
-    encode,
-)
+from queuectl.messages import Response
+from queuectl.protocol import PROTOCOL_VERSION, Hello, Refused, Status, Welcome, decoder, encode
 from queuectld.core.peer import EVERYBODY, Peer
 from queuectld.runtime.listening import listen
 from queuectld.runtime.server import Server

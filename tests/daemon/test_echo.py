@@ -13,7 +13,8 @@ from daemon_process import DaemonProcess
 from raw_connection import HELLO, Raw, check_served
 
 from queuectl.framing import FRAME_BYTES_MAX, pack_frame
-from queuectl.protocol import BATCH_JOBS_MAX, ID_CHARS_MAX, SELECT_JOBS_MAX, Refused, Request
+from queuectl.messages import Request
+from queuectl.protocol import BATCH_JOBS_MAX, ID_CHARS_MAX, SELECT_JOBS_MAX, Refused
 from queuectld.core.admission import ECHO_BYTES_MAX, excerpt, shorten
 
 inspect = msgspec.inspect

@@ -18,7 +18,8 @@ from daemon_process import DaemonProcess
 from raw_connection import HELLO, Raw, check_served, decode
 
 from queuectl.framing import pack_frame
-from queuectl.protocol import Refused, Request, Status, StatusReport, encode
+from queuectl.messages import Request
+from queuectl.protocol import Refused, Status, StatusReport, encode
 
 SEED = int(os.environ.get("QUEUECTL_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 FRAMES = 100_000

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from queuectl import views
+from queuectl.messages import Request, Response
 from queuectl.protocol import (
     PROTOCOL_VERSION,
     Enqueue,
@@ -22,8 +23,6 @@ from queuectl.protocol import (
     JobSpec,
     Message,
     Refused,
-    Request,
-    Response,
     decoder,
     encode,
 )

@@ -1,0 +1,75 @@
+"""
+Every message that crosses the control socket, in two unions: what a decoder of any of them is made
+of. The daemon's end needs all; a command imports only the few that it sends and hears.
+"""
+
+from queuectl.protocol import (
+    Act,
+    Acted,
+    Config,
+    DeleteQueue,
+    Done,
+    Enqueue,
+    Enqueued,
+    GetConfig,
+    Hello,
+    JobDetail,
+    Jobs,
+    List,
+    ListQueues,
+    ListWorkers,
+    LogEnd,
+    Logs,
+    Output,
+    Queues,
+    Refused,
+    SetConfig,
+    SetQueue,
+    Show,
+    Shutdown,
+    StartWorkers,
+    Status,
+    StatusReport,
+    StopWorkers,
+    Wait,
+    Waited,
+    Welcome,
+    Workers,
+)
+
+Request = (
+    Hello
+    | Enqueue
+    | List
+    | Show
+    | Logs
+    | Act
+    | Wait
+    | Status
+    | StartWorkers
+    | StopWorkers
+    | ListWorkers
+    | GetConfig
+    | SetConfig
+    | ListQueues
+    | SetQueue
+    | DeleteQueue
+    | Shutdown
+)
+
+Response = (
+    Welcome
+    | Refused
+    | Done
+    | Enqueued
+    | Jobs
+    | JobDetail
+    | Output
+    | LogEnd
+    | Acted
+    | Waited
+    | StatusReport
+    | Workers
+    | Config
+    | Queues
+)
