@@ -17,7 +17,7 @@ Times: `_at` is milliseconds since the epoch, UTC. Spans: `_ms` is milliseconds.
 
 from typing import Annotated, Any, Literal, Union
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 from msgspec.msgpack import Decoder, Encoder
 
 from queuectl.views import (
@@ -57,6 +57,8 @@ WORKERS_MAX = 4_096
 # The length stands in front of what it counts: too much is refused before anything is made of it.
 Ids = Annotated[list[str], Meta(max_length=SELECT_JOBS_MAX)]
 
+SCOPES = ("read", "submit", "manage")  # what a connection may do: see tokens.py
+
 PRIORITY_NAMES = {"high": 10, "medium": 0, "low": -10}
 DEFAULT_QUEUE = "default"
 
@@ -75,10 +77,15 @@ class Message(Struct, frozen=True, tag_field="op", omit_defaults=True, kw_only=T
 class Hello(Message, frozen=True, tag="hello"):
     """
     First frame of a client. The daemon answers Welcome, or Refused and hangs up.
+
+    With a `token` (see tokens.py) the connection is its account's, within its scopes. A daemon that
+    knows no tokens skips the field and takes the client for who opened the connection: so whoever
+    sends one waits for Welcome before the first request, and goes on only if that names the token.
     """
 
     protocol: int
     version: str = ""
+    token: str | None = None
 
 
 class JobSpec(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -284,13 +291,20 @@ class Shutdown(Message, frozen=True, tag="shutdown"):
 
 class Welcome(Message, frozen=True, tag="welcome"):
     """
-    The daemon's side of the greeting.
+    The daemon's side of the greeting, and whom it takes the client for.
+
+    `token` is the id of the one that Hello brought. `user` is None only if an older daemon answers.
     """
 
     protocol: int
     version: str
     pid: int = 0
     epoch: int = 0
+    uid: int | None = None
+    user: str | None = None
+    admin: bool = False
+    scopes: list[str] = field(default_factory=lambda: list(SCOPES))  # Scope, see tokens.py
+    token: str | None = None
 
 
 class Refused(Message, frozen=True, tag="refused"):

@@ -21,6 +21,7 @@ OURS = {
     "queuectld/core": (
         "queuectl.protocol",
         "queuectl.settings",
+        "queuectl.tokens",
         "queuectl.views",
         "queuectld.core",
     ),
