@@ -50,6 +50,7 @@ ENV_BYTES_MAX = 128 << 10  # the variables of one job: the request's, and its ow
 BATCH_JOBS_MAX = 10_000  # jobs in one Enqueue: one turn of the daemon, one batch of the journal
 SELECT_JOBS_MAX = 10_000  # jobs that one Act changes before it says `more`
 LIST_JOBS_MAX = 1_000  # jobs in one List answer
+SEARCH_CHARS_MAX = 1_000  # the text that a List looks for
 DETAIL_RUNS_MAX = 1_000  # attempts in one JobDetail: a job may have made many more
 QUEUES_MAX = 1_000  # named queues; choosing a job looks at each
 WORKERS_MAX = 4_096
@@ -151,6 +152,8 @@ class List(Message, frozen=True, tag="list"):
     after: str | None = None  # the id of the last job of the page before
     before_number: int | None = None  # the `next_before` of the answer before
     ids: Ids = []
+    search: str | None = None  # in the id, and in what runs as far as it is shown; case is ignored
+    user: str | None = None  # of this account
 
 
 class Show(Message, frozen=True, tag="show"):

@@ -249,7 +249,10 @@ def _check_range(field: str, value: int, low: int, high: int, unit: str = "") ->
         raise Refusal("usage", f"{field} must be between {low} and {high}{unit}", field)
 
 
-def _check_priority(peer: Peer, priority: int) -> None:
+def check_priority(peer: Peer, priority: int) -> None:
+    """
+    Refuse a priority that is no priority, or before others' where that is not the peer's to have.
+    """
     _check_range("priority", priority, -PRIORITY_MAX, PRIORITY_MAX)
     if priority > 0 and not peer.admin:
         raise Refusal(
@@ -330,7 +333,7 @@ def admit(
     if queue not in state.queues:
         check_name(queue, "queue")
     if spec.priority:
-        _check_priority(peer, spec.priority)
+        check_priority(peer, spec.priority)
     if spec.max_retries is not None:
         _check_range("max_retries", spec.max_retries, 0, RETRIES_MAX)
     if spec.timeout_ms is not None:
