@@ -60,6 +60,7 @@ Ids = Annotated[list[str], Meta(max_length=SELECT_JOBS_MAX)]
 
 PRIORITY_NAMES = {"high": 10, "medium": 0, "low": -10}
 DEFAULT_QUEUE = "default"
+HOME = "~"  # as a directory, or with a path below it: the home of the account that the job runs as
 
 
 class Message(Struct, frozen=True, tag_field="op", omit_defaults=True, kw_only=True):
@@ -101,7 +102,7 @@ class JobSpec(Struct, frozen=True, omit_defaults=True, kw_only=True):
     kill_after_ms: int | None = None
     run_at: int | None = None
     delay_ms: int | None = None
-    cwd: str | None = None  # else the request's
+    cwd: str | None = None  # absolute, or HOME; else the request's
     env: dict[str, str] | None = None  # on top of the request's
     on_lost: OnLost | None = None
     hold: bool = False

@@ -10,6 +10,7 @@ from queuectl.protocol import (
     COMMAND_BYTES_MAX,
     DEFAULT_QUEUE,
     ENV_BYTES_MAX,
+    HOME,
     ID_CHARS_MAX,
     JOB_BYTES_MAX,
     PRIORITY_MAX,
@@ -302,8 +303,9 @@ def _directory(spec: JobSpec, owner: Owner, request: Enqueue) -> str:
     cwd = spec.cwd
     if cwd is None:
         cwd = request.cwd if owner.home is None else owner.home
-    if not cwd.startswith("/"):
-        raise Refusal("usage", f"cwd must be an absolute path, not {shorten(cwd)}", "cwd")
+    if not (cwd.startswith(("/", "~/")) or cwd == HOME):
+        rule = f"cwd must be an absolute path, or begin with {HOME} for the account's home"
+        raise Refusal("usage", f"{rule}, not {shorten(cwd)}", "cwd")
     _check_text("cwd", cwd, 4095)
     return cwd
 
