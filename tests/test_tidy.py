@@ -19,6 +19,7 @@ OURS = {
     "queuectl": ("queuectl",),
     "queuectld": ("queuectl", "queuectld"),
     "queuectld/core": (
+        "queuectl.editing",
         "queuectl.protocol",
         "queuectl.settings",
         "queuectl.tokens",

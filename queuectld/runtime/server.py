@@ -18,6 +18,7 @@ from msgspec import MsgspecError
 from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
+from queuectl.editing import Edit
 from queuectl.framing import FrameTooLong
 from queuectl.messages import Request
 from queuectl.protocol import (
@@ -65,7 +66,7 @@ _decode_envelope = Decoder(Envelope).decode
 _UNDECODABLE = (MsgspecError, RecursionError, UnicodeDecodeError)
 # Requests that may be about thousands of jobs, for which they take up to some 10 ms each, and those
 # whose answer may be long: what a connection has not read is looked at before each of them.
-_LONG = frozenset({Act, List, ListQueues, ListWorkers, Logs, Show, Wait})
+_LONG = frozenset({Act, Edit, List, ListQueues, ListWorkers, Logs, Show, Wait})
 # Responses that do not end a request.
 _UNASKED = frozenset({Output, Welcome})
 _KNOWN_OPS = frozenset(request.__struct_config__.tag for request in Request.__args__)
