@@ -36,6 +36,7 @@ from queuectl.protocol import (
     Welcome,
     Workers,
 )
+from queuectl.watching import Changed, Watch
 
 Request = (
     Hello
@@ -45,6 +46,7 @@ Request = (
     | Logs
     | Act
     | Wait
+    | Watch
     | Status
     | StartWorkers
     | StopWorkers
@@ -68,6 +70,7 @@ Response = (
     | LogEnd
     | Acted
     | Waited
+    | Changed
     | StatusReport
     | Workers
     | Config

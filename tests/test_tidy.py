@@ -22,6 +22,7 @@ OURS = {
         "queuectl.protocol",
         "queuectl.settings",
         "queuectl.views",
+        "queuectl.watching",
         "queuectld.core",
     ),
     "queuectld/journal": ("queuectld.journal",),
