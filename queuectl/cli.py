@@ -40,6 +40,7 @@ MODULES = {
     "retry": "act",
     "hold": "act",
     "release": "act",
+    "edit": "edit",
     "prune": "act",
     "dlq": "dlq",
     "worker": "workers",

@@ -3,6 +3,7 @@ Every message that crosses the control socket, in two unions: what a decoder of 
 of. The daemon's end needs all; a command imports only the few that it sends and hears.
 """
 
+from queuectl.editing import Edit
 from queuectl.protocol import (
     Act,
     Acted,
@@ -45,6 +46,7 @@ Request = (
     | Show
     | Logs
     | Act
+    | Edit
     | Wait
     | Watch
     | Status

@@ -7,7 +7,7 @@ falls between the two. What was not told for want of room is counted; the answer
 again. What is told is on disk.
 """
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from queuectl.protocol import Ids, Message
 from queuectl.views import JobState
@@ -23,9 +23,9 @@ class Watch(Message, frozen=True, tag="watch"):
     """
 
     queue: str | None = None
-    states: list[JobState] = []
+    states: list[JobState] = field(default_factory=list)
     user: str | None = None
-    ids: Ids = []
+    ids: Ids = field(default_factory=list)
 
 
 class JobChange(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -57,6 +57,6 @@ class Changed(Message, frozen=True, tag="changed"):
     slow. `tables` names what else changed as a whole: "queues", "settings", "workers".
     """
 
-    changes: list[JobChange] = []
+    changes: list[JobChange] = field(default_factory=list)
     missed_count: int = 0
-    tables: list[str] = []
+    tables: list[str] = field(default_factory=list)

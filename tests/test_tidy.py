@@ -19,8 +19,10 @@ OURS = {
     "queuectl": ("queuectl",),
     "queuectld": ("queuectl", "queuectld"),
     "queuectld/core": (
+        "queuectl.editing",
         "queuectl.protocol",
         "queuectl.settings",
+        "queuectl.tokens",
         "queuectl.views",
         "queuectl.watching",
         "queuectld.core",

@@ -10,6 +10,7 @@ from queuectl.protocol import (
     COMMAND_BYTES_MAX,
     DEFAULT_QUEUE,
     ENV_BYTES_MAX,
+    HOME,
     ID_CHARS_MAX,
     JOB_BYTES_MAX,
     PRIORITY_MAX,
@@ -249,7 +250,10 @@ def _check_range(field: str, value: int, low: int, high: int, unit: str = "") ->
         raise Refusal("usage", f"{field} must be between {low} and {high}{unit}", field)
 
 
-def _check_priority(peer: Peer, priority: int) -> None:
+def check_priority(peer: Peer, priority: int) -> None:
+    """
+    Refuse a priority that is no priority, or before others' where that is not the peer's to have.
+    """
     _check_range("priority", priority, -PRIORITY_MAX, PRIORITY_MAX)
     if priority > 0 and not peer.admin:
         raise Refusal(
@@ -299,8 +303,9 @@ def _directory(spec: JobSpec, owner: Owner, request: Enqueue) -> str:
     cwd = spec.cwd
     if cwd is None:
         cwd = request.cwd if owner.home is None else owner.home
-    if not cwd.startswith("/"):
-        raise Refusal("usage", f"cwd must be an absolute path, not {shorten(cwd)}", "cwd")
+    if not (cwd.startswith(("/", "~/")) or cwd == HOME):
+        rule = f"cwd must be an absolute path, or begin with {HOME} for the account's home"
+        raise Refusal("usage", f"{rule}, not {shorten(cwd)}", "cwd")
     _check_text("cwd", cwd, 4095)
     return cwd
 
@@ -330,7 +335,7 @@ def admit(
     if queue not in state.queues:
         check_name(queue, "queue")
     if spec.priority:
-        _check_priority(peer, spec.priority)
+        check_priority(peer, spec.priority)
     if spec.max_retries is not None:
         _check_range("max_retries", spec.max_retries, 0, RETRIES_MAX)
     if spec.timeout_ms is not None:

@@ -183,15 +183,17 @@ class Queue:
         now: int,
         *,
         due_at: int = 0,
+        priority: int | None = None,
         attempts_before: int | None = None,
         why: str | None = None,
     ) -> None:
         """
         Move a job that does not run.
         """
+        priority = job.priority if priority is None else priority
         if attempts_before is None:
             attempts_before = job.attempts_before
-        self.record(JobMoved(job.number, now, state, due_at, job.priority, attempts_before, why))
+        self.record(JobMoved(job.number, now, state, due_at, priority, attempts_before, why))
 
     def stop(self, job: Job, why: RunEnd, now: int) -> None:
         """

@@ -8,8 +8,10 @@ that stream or wait leave the answer to the runtime.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from queuectl.editing import Edit
 from queuectl.protocol import (
     LIST_JOBS_MAX,
+    SEARCH_CHARS_MAX,
     WORKERS_MAX,
     Act,
     Config,
@@ -40,7 +42,7 @@ from queuectl.settings import canonical, check
 from queuectl.views import FINISHED_STATES, JobError
 from queuectl.watching import Watch
 from queuectld.core import named_queues, selection, views
-from queuectld.core.actions import act
+from queuectld.core.actions import act, edit
 from queuectld.core.admission import (
     admit,
     check_batch,
@@ -268,10 +270,11 @@ def _list(queue: "Queue", client: int, request: List, now: int) -> None:
         before = request.before_number
         if before is None and request.after is not None:
             before = selection.one(state, queue.peer, request.after).number
-        limit = min(max(request.limit, 1), LIST_JOBS_MAX)
-        jobs, following = selection.page(
-            state, queue.peer, request.states, request.queue, before, limit
-        )
+        if request.search is not None and len(request.search) > SEARCH_CHARS_MAX:
+            raise Refusal(
+                "usage", f"search must have at most {SEARCH_CHARS_MAX} characters", "search"
+            )
+        jobs, following = selection.page(state, queue.peer, request, before)
     response = Jobs(
         call=request.call,
         jobs=[views.job_view(queue, job, queue.peer) for job in jobs],
@@ -399,6 +402,7 @@ HANDLERS: dict[type, Callable[["Queue", int, Any, int], None]] = {
     Show: _show,
     Logs: _logs,
     Act: act,
+    Edit: edit,
     Wait: _wait,
     Watch: watch,
     StartWorkers: _start_workers,
