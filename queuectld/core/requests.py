@@ -40,6 +40,7 @@ from queuectl.protocol import (
 )
 from queuectl.settings import canonical, check
 from queuectl.views import FINISHED_STATES, JobError
+from queuectl.watching import Watch
 from queuectld.core import named_queues, selection, views
 from queuectld.core.actions import act, edit
 from queuectld.core.admission import (
@@ -57,6 +58,7 @@ from queuectld.core.owners import Environments, owner_of
 from queuectld.core.peer import Owner
 from queuectld.core.records import JobEnqueued, SettingsChanged, store
 from queuectld.core.refusal import Refusal
+from queuectld.core.watching import watch
 
 if TYPE_CHECKING:
     from queuectld.core.queue import Queue
@@ -397,6 +399,7 @@ HANDLERS: dict[type, Callable[["Queue", int, Any, int], None]] = {
     Act: act,
     Edit: edit,
     Wait: _wait,
+    Watch: watch,
     StartWorkers: _start_workers,
     StopWorkers: _stop_workers,
     ListWorkers: _list_workers,
