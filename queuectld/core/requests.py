@@ -120,8 +120,7 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     if request.want_jobs:
         made_jobs = [state.jobs[record.number] for record in records]
         jobs = [views.job_view(queue, job, queue.peer) for job in made_jobs]
-    # In the order of the fields: by name they take four times as long.
-    response = Enqueued(ids, errors, jobs, False, queue.durable, call=request.call)
+    response = Enqueued(call=request.call, ids=ids, errors=errors, jobs=jobs, durable=queue.durable)
     queue.do(Reply(client, response))
 
 

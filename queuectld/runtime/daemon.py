@@ -15,7 +15,7 @@ look; what looks confirms nothing.
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -36,13 +36,14 @@ from queuectld.core.events import (
     StorageChanged,
     TimerFired,
 )
+from queuectld.core.peer import Peer
 from queuectld.core.queue import Queue
 from queuectld.journal.errors import JournalFailed, JournalFull
-from queuectld.journal.frames import BATCH_BYTES_MAX, pack_record
+from queuectld.journal.frames import BATCH_BYTES_MAX
 from queuectld.journal.journal import Journal
 from queuectld.runtime.clock import Clock
 from queuectld.runtime.committer import Committer
-from queuectld.runtime.gathering import LOOKS, Gathering, is_look
+from queuectld.runtime.gathering import LOOKS, Gathering, is_look, packed_size
 from queuectld.runtime.housekeeping import Housekeeping
 from queuectld.runtime.job_log import JobLog
 from queuectld.runtime.lookups import look_up
@@ -138,9 +139,8 @@ class Daemon:
         Serve clients from now on.
         """
 
-        def handle(client: int, request: Any) -> None:
-            peer = server.peer_of(client)
-            self.event(Requested(client, request, peer, look_up(request, peer)))
+        def handle(client: int, peer: Peer, request: Any) -> None:
+            self._events.append(Requested(client, request, peer, look_up(request, peer)))
 
         server.handle = handle
         server.gone = self.telling.client_gone
@@ -264,19 +264,15 @@ class Daemon:
         return not committer.busy or time.monotonic() - committer.busy_since_s < COMMIT_S_MAX
 
     def _decide(self, event: Event, now: int) -> None:
-        if isinstance(event, Requested) and not self._for_the_queue(event, now):
+        if type(event) is Requested and not self._for_the_queue(event, now):
             return
         records, effects = self.queue.handle(event, now)
-        gathering = self._gathering
         if records:
-            packed = [pack_record(*each) for each in self.queue.stored]
-            size = sum(map(len, packed))
-            if gathering.packed_bytes + size > BATCH_BYTES_MAX:
+            packed_bytes = packed_size(self.queue.stored)
+            if self._gathering.packed_bytes + packed_bytes > BATCH_BYTES_MAX:
                 self._commit_and_wait()
-                gathering = self._gathering
-            gathering.add(records, packed, size)
-        for effect in effects:
-            self._later(effect)
+            self._gathering.add(records, self.queue.stored, packed_bytes)
+        self._later(effects)
 
     def _for_the_queue(self, event: Requested, now: int) -> bool:
         """
@@ -286,7 +282,7 @@ class Daemon:
         if type(request) is Status:
             self.reply(event.client, status_report(self, request.call, now, event.peer))
             return False
-        if self._crowded and not isinstance(request, LOOKS):
+        if self.housekeeping.waits_for_room and self._crowded and not isinstance(request, LOOKS):
             message = "the disk of the journal is full; make room, then try again"
             self.reply(event.client, Refused(call=request.call, code="try_later", message=message))
             return False
@@ -306,17 +302,20 @@ class Daemon:
         """
         Answer a client once everything decided so far is on disk.
         """
-        self._later(Reply(client, response))
+        self._later([Reply(client, response)])
 
-    def _later(self, effect: Effect) -> None:
-        if self.housekeeping.waits_for_room and is_look(effect):
-            self.perform(effect)
-        elif self._gathering.records:
-            self._gathering.effects.append(effect)
+    def _later(self, effects: Sequence[Effect]) -> None:
+        if self.housekeeping.waits_for_room:
+            for effect in filter(is_look, effects):
+                self.perform(effect)
+            effects = [effect for effect in effects if not is_look(effect)]
+        if self._gathering.records:
+            self._gathering.effects += effects
         elif self._in_flight is not None:
-            self._in_flight.effects.append(effect)
+            self._in_flight.effects += effects
         else:
-            self.perform(effect)
+            for effect in effects:
+                self.perform(effect)
 
     # --- remembering ------------------------------------------------------------------------
 
@@ -330,9 +329,8 @@ class Daemon:
         Hand the batch in flight to the disk, for the first time or, after JournalFull, again.
         """
         assert self._in_flight is not None
-        packed = self._in_flight.packed
         self._committing = True
-        task = partial(self.journal.commit, packed)
+        task = partial(self.journal.commit, self._in_flight.packed())
         if self.committer.is_quick and not self._has_more_to_do:
             self._settle(*self.committer.run(task))
         else:

@@ -3,12 +3,14 @@ What was decided and is not on disk: the next batch of the journal, and what to 
 """
 
 from collections.abc import Sequence
+from itertools import starmap
 
 from msgspec import Struct
 
 from queuectl.protocol import JobDetail, Jobs, List, Refused, Show, Status, StatusReport
 from queuectld.core.effects import Effect, Reply
-from queuectld.core.records import Record
+from queuectld.core.records import Record, Stored
+from queuectld.journal.frames import RECORD_HEADER_BYTES, pack_record
 
 # The requests that only look, which are all that is taken when too much waits for room.
 LOOKS = (Status, List, Show)
@@ -18,21 +20,27 @@ _LOOKING = (Refused, StatusReport, Jobs, JobDetail)
 
 class Gathering(Struct):
     """
-    Records, packed and as they are, and the effects that wait for them.
+    Records, as they are and as they are stored, and the effects that wait for them.
     """
 
-    packed: list[bytes] = []
-    packed_bytes: int = 0
     records: list[Record] = []
+    stored: list[Stored] = []
+    packed_bytes: int = 0
     effects: list[Effect] = []
 
-    def add(self, records: Sequence[Record], packed: Sequence[bytes], packed_bytes: int) -> None:
+    def add(self, records: Sequence[Record], stored: Sequence[Stored], packed_bytes: int) -> None:
         """
-        Add records, and the same packed, *packed_bytes* in all.
+        Add records, the same as they are stored, and what packed_size() says of them.
         """
         self.records += records
-        self.packed += packed
+        self.stored += stored
         self.packed_bytes += packed_bytes
+
+    def packed(self) -> list[bytes]:
+        """
+        Return the records as the journal takes them.
+        """
+        return list(starmap(pack_record, self.stored))
 
     def take_looks(self) -> list[Effect]:
         """
@@ -41,6 +49,16 @@ class Gathering(Struct):
         looks = [effect for effect in self.effects if is_look(effect)]
         self.effects = [effect for effect in self.effects if not is_look(effect)]
         return looks
+
+
+def packed_size(stored: Sequence[Stored]) -> int:
+    """
+    Return how many bytes of a batch these records take.
+    """
+    size = 0
+    for each in stored:
+        size += (RECORD_HEADER_BYTES + len(each.body) + 7) & -8
+    return size
 
 
 def is_look(effect: Effect) -> bool:

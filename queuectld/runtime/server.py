@@ -75,8 +75,8 @@ _KNOWN_OPS = frozenset(request.__struct_config__.tag for request in Request.__ar
 
 class Server:
     """
-    Listens on a Unix socket, at *path* or as it was passed. `handle(client, request)` is called for
-    each request, `gone(client)` when a connection ended.
+    Listens on a Unix socket, at *path* or as it was passed. `handle(client, peer, request)` is
+    called for each request, `gone(client)` when a connection ended.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Server:
         user_connections_max: Callable[[], int] = lambda: CLIENTS_MAX,
     ) -> None:
         self._identify = identify
-        self.handle: Callable[[int, Any], None] = lambda client, request: None
+        self.handle: Callable[[int, Peer, Any], None] = lambda client, peer, request: None
         self.gone: Callable[[int], None] = lambda client: None
         self._epoll = epoll
         self._handlers = handlers
@@ -190,12 +190,6 @@ class Server:
         elif self._accept_at is not None and now >= self._accept_at:
             self._accept_at = None
             self._watch(self._listener.fileno(), select.EPOLLIN, self._accept)
-
-    def peer_of(self, client: int) -> Peer:
-        """
-        Return who is on the other end of a connection that is there.
-        """
-        return self._connections[client].peer
 
     @property
     def connection_count(self) -> int:
@@ -330,7 +324,17 @@ class Server:
                     connection.backlogged = False
                     break
                 left -= 1
-                long = self._frame(connection, frame)
+                try:
+                    request = _decode_request(frame)
+                except _UNDECODABLE as error:
+                    self._undecodable(connection, frame, error)
+                    continue
+                if type(request) is Hello or not connection.greeted:
+                    self._greet(connection, request)
+                    continue
+                connection.unanswered += 1
+                self.handle(connection.client, connection.peer, request)
+                long = type(request) in _LONG
                 if long:
                     break
         except FrameTooLong as error:
@@ -356,27 +360,11 @@ class Server:
             connection.events = events
             self._epoll.modify(connection.sock.fileno(), events)
 
-    def _frame(self, connection: Connection, frame: bytes) -> bool:
-        """
-        Hand on one request. Returns whether it may be a long one.
-        """
-        try:
-            request = _decode_request(frame)
-        except _UNDECODABLE as error:
-            self._undecodable(connection, frame, error)
-            return False
-        if type(request) is Hello:
-            self._greet(connection, request)
-        elif not connection.greeted:
-            refused = Refused(call=request.call, code="unsupported", message="say hello first")
+    def _greet(self, connection: Connection, hello: Any) -> None:
+        if type(hello) is not Hello:
+            refused = Refused(call=hello.call, code="unsupported", message="say hello first")
             self._hang_up(connection, refused)
-        else:
-            connection.unanswered += 1
-            self.handle(connection.client, request)
-            return type(request) in _LONG
-        return False
-
-    def _greet(self, connection: Connection, hello: Hello) -> None:
+            return
         if hello.protocol < 1:
             message = f"protocol {hello.protocol} is not spoken here, {PROTOCOL_VERSION} is"
             self._hang_up(connection, Refused(code="unsupported", message=message))

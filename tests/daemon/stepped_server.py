@@ -98,7 +98,7 @@ class Stepped:
             identify=self._identify,
             user_connections_max=lambda: self.user_connections_max,
         )
-        self.server.handle = lambda client, request: self.asked.append((client, request))
+        self.server.handle = lambda client, _, request: self.asked.append((client, request))
         self.server.gone = self.gone.append
 
     def turn(self) -> None:
