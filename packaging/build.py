@@ -40,7 +40,9 @@ SOURCES = (
     "queuectl", "queuectld", "packaging", "systemd", "docs", "README.md", "CHANGELOG.md", "LICENSE"
 )  # fmt: skip
 #: The text of a license that Debian has on every machine, and what stands for it there.
-APACHE = re.compile(r" *Apache License\n *Version 2\.0.*limitations under the License\.\n", re.DOTALL)
+APACHE = re.compile(
+    r" *Apache License\n *Version 2\.0.*limitations under the License\.\n", re.DOTALL
+)
 APACHE_ON_DEBIAN = "The Apache License 2.0; its text is in /usr/share/common-licenses/Apache-2.0.\n"
 #: Files of wheels that a running program does not need.
 LEFT_OUT = (".pyi", "py.typed", ".c")
