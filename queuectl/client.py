@@ -65,15 +65,18 @@ class Client:
     """
     A connection to the daemon that listens at *path*.
 
-    *start* is called when nobody listens there; when it returns, somebody should. Raises
-    DaemonUnreachable, AccessDenied.
+    *start* is called when nobody listens there; when it returns, somebody should. With a *token*
+    the connection is that of its account. Raises DaemonUnreachable, AccessDenied, RequestRefused.
     """
 
-    def __init__(self, path: str, *, start: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, path: str, *, start: Callable[[], None] | None = None, token: str | None = None
+    ) -> None:
         self.path = path
         #: The daemon's greeting; None before its first answer.
         self.welcome: Welcome | None = None
         self._start = start
+        self._token = token
         self._call = 0
         self._decoders: dict[tuple[type[Message], ...], Any] = {}
         self._greeted = False
@@ -138,11 +141,7 @@ class Client:
         if not self._greeted:
             self._greeted = True
             data = self._frame(Hello(protocol=PROTOCOL_VERSION, version=__version__)) + data
-        try:
-            self._socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            # What the daemon said before it hung up says more than this error: receive() reads it.
-            pass
+        self._write(data)
         return request.call
 
     def receive(self, response: type[R], *, timeout_ms: int | None = None) -> R:
@@ -230,6 +229,26 @@ class Client:
             self._socket = connect(self.path)
         self._reader = FrameReader()
         self._greeted = False
+        if self._token is not None:
+            self._present(self._token)
+
+    def _present(self, token: str) -> None:
+        """
+        Greet with a token, and wait: a daemon that knows none would do for us what it does for this
+        process.
+        """
+        from queuectl.tokens import check_taken
+
+        self._greeted = True
+        hello = Hello(protocol=PROTOCOL_VERSION, version=__version__, token=token)
+        try:
+            self._write(self._frame(hello))
+            welcome = self._receive((Welcome,), None)
+            assert isinstance(welcome, Welcome)
+            check_taken(token, welcome)
+        except BaseException:
+            self.close()
+            raise
 
     def _next_call(self) -> int:
         self._call += 1
@@ -245,6 +264,13 @@ class Client:
         except UnicodeEncodeError as error:
             raise UsageError(f"{error.object!a} is not valid UTF-8") from error
 
+    def _write(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            # What the daemon said before it hung up says more than this error: receive() reads it.
+            pass
+
     def _receive(self, types: tuple[type[Message], ...], timeout_ms: int | None) -> Message:
         decode = self._decoders.get(types)
         if decode is None:
@@ -258,6 +284,8 @@ class Client:
                 raise self._strange(str(error)) from error
             if isinstance(answer, Welcome):
                 self.welcome = answer
+                if Welcome in types:
+                    return answer
             elif isinstance(answer, Refused):
                 if answer.code == "idle" and not answer.call:
                     self.close()

@@ -35,6 +35,7 @@ _STATES: dict[str, list[JobState]] = {
     "cancel": _UNFINISHED,
     "hold": ["scheduled", "pending", "failed"],
     "release": ["held"],
+    "edit": ["scheduled", "held", "pending", "failed"],
     "wait": _UNFINISHED,
     "dlq": ["dead"],
     "retry": ["dead", "cancelled", "failed"],

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from queuectl.errors import UsageError, suggestion
-from queuectl.protocol import PRIORITY_NAMES, SPAN_MS_MAX, JobSpec
+from queuectl.protocol import HOME, PRIORITY_NAMES, SPAN_MS_MAX, JobSpec
 from queuectl.views import ON_LOST, OUTPUTS
 
 #: Fields of which one is enough: an option for one of them sets the others of the JSON aside.
@@ -196,7 +196,7 @@ def _time(value: object, now: int) -> int:
 
 def _directory(value: object, now: int) -> str:
     path = _text(value, now)
-    if path.startswith("/"):
+    if path.startswith(("/", "~/")) or path == HOME:
         return path
     from queuectl.environment import working_directory
 

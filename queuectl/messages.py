@@ -3,6 +3,7 @@ Every message that crosses the control socket, in two unions: what a decoder of 
 of. The daemon's end needs all; a command imports only the few that it sends and hears.
 """
 
+from queuectl.editing import Edit
 from queuectl.protocol import (
     Act,
     Acted,
@@ -36,6 +37,7 @@ from queuectl.protocol import (
     Welcome,
     Workers,
 )
+from queuectl.watching import Changed, Watch
 
 Request = (
     Hello
@@ -44,7 +46,9 @@ Request = (
     | Show
     | Logs
     | Act
+    | Edit
     | Wait
+    | Watch
     | Status
     | StartWorkers
     | StopWorkers
@@ -68,6 +72,7 @@ Response = (
     | LogEnd
     | Acted
     | Waited
+    | Changed
     | StatusReport
     | Workers
     | Config

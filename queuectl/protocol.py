@@ -17,7 +17,7 @@ Times: `_at` is milliseconds since the epoch, UTC. Spans: `_ms` is milliseconds.
 
 from typing import Annotated, Any, Literal, Union
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 from msgspec.msgpack import Decoder, Encoder
 
 from queuectl.views import (
@@ -50,6 +50,7 @@ ENV_BYTES_MAX = 128 << 10  # the variables of one job: the request's, and its ow
 BATCH_JOBS_MAX = 10_000  # jobs in one Enqueue: one turn of the daemon, one batch of the journal
 SELECT_JOBS_MAX = 10_000  # jobs that one Act changes before it says `more`
 LIST_JOBS_MAX = 1_000  # jobs in one List answer
+SEARCH_CHARS_MAX = 1_000  # the text that a List looks for
 DETAIL_RUNS_MAX = 1_000  # attempts in one JobDetail: a job may have made many more
 QUEUES_MAX = 1_000  # named queues; choosing a job looks at each
 WORKERS_MAX = 4_096
@@ -57,8 +58,11 @@ WORKERS_MAX = 4_096
 # The length stands in front of what it counts: too much is refused before anything is made of it.
 Ids = Annotated[list[str], Meta(max_length=SELECT_JOBS_MAX)]
 
+SCOPES = ("read", "submit", "manage")  # what a connection may do: see tokens.py
+
 PRIORITY_NAMES = {"high": 10, "medium": 0, "low": -10}
 DEFAULT_QUEUE = "default"
+HOME = "~"  # as a directory, or with a path below it: the home of the account that the job runs as
 
 
 class Message(Struct, frozen=True, tag_field="op", omit_defaults=True, kw_only=True):
@@ -75,10 +79,15 @@ class Message(Struct, frozen=True, tag_field="op", omit_defaults=True, kw_only=T
 class Hello(Message, frozen=True, tag="hello"):
     """
     First frame of a client. The daemon answers Welcome, or Refused and hangs up.
+
+    With a `token` (see tokens.py) the connection is its account's, within its scopes. A daemon that
+    knows no tokens skips the field and takes the client for who opened the connection: so whoever
+    sends one waits for Welcome before the first request, and goes on only if that names the token.
     """
 
     protocol: int
     version: str = ""
+    token: str | None = None
 
 
 class JobSpec(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -100,7 +109,7 @@ class JobSpec(Struct, frozen=True, omit_defaults=True, kw_only=True):
     kill_after_ms: int | None = None
     run_at: int | None = None
     delay_ms: int | None = None
-    cwd: str | None = None  # else the request's
+    cwd: str | None = None  # absolute, or HOME; else the request's
     env: dict[str, str] | None = None  # on top of the request's
     on_lost: OnLost | None = None
     hold: bool = False
@@ -151,6 +160,8 @@ class List(Message, frozen=True, tag="list"):
     after: str | None = None  # the id of the last job of the page before
     before_number: int | None = None  # the `next_before` of the answer before
     ids: Ids = []
+    search: str | None = None  # in the id, and in what runs as far as it is shown; case is ignored
+    user: str | None = None  # of this account
 
 
 class Show(Message, frozen=True, tag="show"):
@@ -166,6 +177,7 @@ class Logs(Message, frozen=True, tag="logs"):
     A job's output. Answered by Output, as often as there is some, then LogEnd.
 
     Without `attempt`: the last attempt; with follow and no attempt yet, all from the first on.
+    With `tail_bytes` one Output comes at once, and tells where the stream begins.
     """
 
     id: str
@@ -173,6 +185,7 @@ class Logs(Message, frozen=True, tag="logs"):
     tail_lines: int | None = None
     offset: int = 0
     follow: bool = False
+    tail_bytes: int | None = None
 
 
 Action = Literal["cancel", "retry", "hold", "release", "purge", "prune"]
@@ -284,13 +297,20 @@ class Shutdown(Message, frozen=True, tag="shutdown"):
 
 class Welcome(Message, frozen=True, tag="welcome"):
     """
-    The daemon's side of the greeting.
+    The daemon's side of the greeting, and whom it takes the client for.
+
+    `token` is the id of the one that Hello brought. `user` is None only if an older daemon answers.
     """
 
     protocol: int
     version: str
     pid: int = 0
     epoch: int = 0
+    uid: int | None = None
+    user: str | None = None
+    admin: bool = False
+    scopes: list[str] = field(default_factory=lambda: list(SCOPES))  # Scope, see tokens.py
+    token: str | None = None
 
 
 class Refused(Message, frozen=True, tag="refused"):
@@ -358,12 +378,15 @@ class Output(Message, frozen=True, tag="output"):
     Bytes of an attempt's output, from `offset` in its file on.
 
     `dropped_bytes` before them are gone: the output limit keeps the beginning and the end.
+    `at` is when they were written, to within a few hundredths of a second; None: before that was
+    looked for.
     """
 
     attempt: int
     offset: int
     data: bytes
     dropped_bytes: int = 0
+    at: int | None = None
 
 
 class LogEnd(Message, frozen=True, tag="log_end"):

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple, cast
 from queuectl import __version__
 from queuectl.discovery import SYSTEM_SOCKET, make_private, runtime_dir, state_dir, user_socket
 from queuectl.errors import QueuectlError
-from queuectl.protocol import PROTOCOL_VERSION, Welcome
 from queuectld.configuration import Configuration, ConfigurationError
 from queuectld.core.events import Configured, DaemonBegan
 from queuectld.core.queue import Queue
@@ -39,6 +38,7 @@ from queuectld.options import SYSTEM_RUNNER_DIR, SYSTEM_STATE_DIR, configuration
 from queuectld.reload import Reloader
 from queuectld.runtime.clock import Clock, boot_ms, wall_ms
 from queuectld.runtime.daemon import Daemon
+from queuectld.runtime.greeting import Greeter
 from queuectld.runtime.job_log import JobLog, job_fields
 from queuectld.runtime.log import Log
 from queuectld.runtime.peers import identify
@@ -223,9 +223,6 @@ def serve(setup: Setup, ready: "Ready") -> int:
         describe=partial(job_fields, queue.state),
         starts=setup.runner_dir is None,
     )
-    welcome = Welcome(
-        protocol=PROTOCOL_VERSION, version=__version__, pid=os.getpid(), epoch=journal.epoch
-    )
     parent = os.path.dirname(socket_path)
     if not options.system and manager.listening is None and not os.path.isdir(parent):
         make_private(parent)
@@ -235,7 +232,7 @@ def serve(setup: Setup, ready: "Ready") -> int:
         socket_path,
         daemon.epoll,
         daemon.handlers,
-        lambda: welcome,
+        Greeter(__version__, journal.epoch),
         manager.listening,
         mode,
         partial(identify, system=options.system),

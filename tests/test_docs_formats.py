@@ -162,7 +162,13 @@ EXAMPLES = {
         call=1, jobs=[protocol.JobSpec(command="echo hi")], cwd="/tmp", request_id="r1"
     ),
     "welcome": protocol.Welcome(
-        protocol=protocol.PROTOCOL_VERSION, version="0.1.0", pid=4711, epoch=3
+        protocol=protocol.PROTOCOL_VERSION,
+        version="0.1.0",
+        pid=4711,
+        epoch=3,
+        uid=1000,
+        user="ann",
+        admin=True,
     ),
     "enqueued": protocol.Enqueued(call=1, ids=["17"]),
 }

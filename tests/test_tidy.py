@@ -19,9 +19,12 @@ OURS = {
     "queuectl": ("queuectl",),
     "queuectld": ("queuectl", "queuectld"),
     "queuectld/core": (
+        "queuectl.editing",
         "queuectl.protocol",
         "queuectl.settings",
+        "queuectl.tokens",
         "queuectl.views",
+        "queuectl.watching",
         "queuectld.core",
     ),
     "queuectld/journal": ("queuectld.journal",),

@@ -9,6 +9,7 @@ nothing to do it to.
 from collections.abc import Callable
 
 from queuectl.documents import acted_document
+from queuectl.editing import Edit
 from queuectl.errors import EXIT_CODES, EXIT_DONE, EXIT_NOTHING, UsageError, exit_code
 from queuectl.options import Arguments, Command, Option
 from queuectl.protocol import Act, Acted, Action, Selection
@@ -32,25 +33,29 @@ def act(
     """
     Do *action* to the jobs of *select*, print what was done, and return the exit code.
     """
+    request = Act(action=action, select=select, older_than_ms=older_than_ms)
+    return ask_and_report(session, _DONE_WORDS[action], request)
+
+
+def ask_and_report(session: Session, done: str, request: Act | Edit) -> int:
+    """
+    Ask until all selected jobs had their turn, print what was *done*, and return the exit code.
+    """
     from msgspec.structs import replace
 
     answers: list[Acted] = []
     with session.connect() as client:
-        more = select.after
         while True:
-            request = Act(
-                action=action, select=replace(select, after=more), older_than_ms=older_than_ms
-            )
             answers.append(client.call(request, Acted))
             if answers[-1].more is None:
                 break
-            more = answers[-1].more
-    return report(session, action, answers)
+            request = replace(request, select=replace(request.select, after=answers[-1].more))
+    return report(session, done, answers)
 
 
-def report(session: Session, action: Action, answers: list[Acted]) -> int:
+def report(session: Session, done: str, answers: list[Acted]) -> int:
     """
-    Print what *answers* say was done, and return the exit code.
+    Print to which jobs it was *done* as *answers* say, and return the exit code.
     """
     ids = [each for answer in answers for each in answer.ids]
     errors = [error for answer in answers for error in answer.errors]
@@ -61,7 +66,7 @@ def report(session: Session, action: Action, answers: list[Acted]) -> int:
             session.print(each)
     elif ids:
         shown = f"{len(ids)} jobs" if len(ids) > 20 else " ".join(ids)
-        session.print(f"{_DONE_WORDS[action]} {shown}")
+        session.print(f"{done} {shown}")
     for error in errors:
         session.complain(error.message)
     if errors:

@@ -4,7 +4,7 @@
 
 from queuectl.client import Client
 from queuectl.commands.act import act, report
-from queuectl.commands.jobs import LIST_OPTIONS, print_jobs, show_each
+from queuectl.commands.jobs import LIST_OPTIONS, filtered, print_jobs, show_each
 from queuectl.errors import RequestRefused, UsageError
 from queuectl.options import Arguments, Command, Option
 from queuectl.protocol import Act, Acted, Action, Jobs, List, Selection
@@ -17,8 +17,7 @@ def list_dead(session: Session, arguments: Arguments) -> int:
     """
     Print the dead jobs, newest first.
     """
-    request = List(states=["dead"], queue=arguments.value("queue"), after=arguments.value("after"))
-    return print_jobs(session, arguments, request)
+    return print_jobs(session, arguments, filtered(arguments, ["dead"]))
 
 
 def show_dead(session: Session, arguments: Arguments) -> int:
@@ -53,7 +52,7 @@ def _act(session: Session, action: Action, arguments: Arguments) -> int:
         if dead:
             request = Act(action=action, select=Selection(ids=dead))
             answers.append(client.call(request, Acted))
-    return report(session, action, answers)
+    return report(session, {"retry": "retried", "purge": "purged"}[action], answers)
 
 
 def _pick_dead(client: Client, ids: list[str]) -> tuple[list[str], list[JobError]]:

@@ -25,7 +25,7 @@ JOB_OPTIONS = (
     Option("max-retries", "retries after the first attempt", value="N", short="r"),
     Option("timeout", "longest an attempt may run", value="DURATION", short="t"),
     Option("kill-after", "from SIGTERM to SIGKILL at a timeout or cancel", value="DURATION"),
-    Option("cwd", "working directory (default: this one)", value="DIR", short="w"),
+    Option("cwd", "working directory (default: this one); ~ is the home", value="DIR", short="w"),
     Option(
         "env",
         "set a variable; NAME alone passes on its value here",

@@ -35,15 +35,24 @@ def list_jobs(session: Session, arguments: Arguments) -> int:
     """
     Print the jobs that match, newest first.
     """
-    if arguments.operands and any(map(arguments.flag, ("state", "queue", "after"))):
+    if not arguments.operands:
+        return print_jobs(session, arguments, filtered(arguments, states_of(arguments)))
+    if any(map(arguments.flag, ("state", "queue", "user", "search", "after"))):
         raise UsageError("list: give ids or filters, not both")
-    request = List(
-        states=states_of(arguments),
+    return print_jobs(session, arguments, List(ids=split_ids(arguments.operands)))
+
+
+def filtered(arguments: Arguments, states: list[JobState]) -> List:
+    """
+    Return the request for the jobs in *states* that pass the other list options.
+    """
+    return List(
+        states=states,
         queue=arguments.value("queue"),
+        user=arguments.value("user"),
+        search=arguments.value("search"),
         after=arguments.value("after"),
-        ids=split_ids(arguments.operands) if arguments.operands else [],
     )
-    return print_jobs(session, arguments, request)
 
 
 def print_jobs(session: Session, arguments: Arguments, request: List) -> int:
@@ -178,6 +187,12 @@ def _run_row(run: RunView, now: int) -> tuple[str, ...]:
 
 LIST_OPTIONS = (
     QUEUE_OPTION,
+    Option("user", "only jobs of this account: for admins", value="NAME"),
+    Option(
+        "search",
+        "only jobs with this text in their id, command or script name, in any case",
+        value="TEXT",
+    ),
     Option(
         "limit",
         f"at most so many, 0 for all (default: {_TERMINAL_LIMIT} on a terminal, else all)",

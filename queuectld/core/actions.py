@@ -1,5 +1,5 @@
 """
-The verbs on existing jobs: cancel, retry, hold, release, purge, prune.
+The verbs on existing jobs: cancel, retry, hold, release, edit, purge, prune.
 
 A table says from which states each verb works. With explicit ids, a job in another state is an
 error of its own and the others are still done; with filters, only jobs in those states are meant.
@@ -8,10 +8,11 @@ error of its own and the others are still done; with filters, only jobs in those
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from queuectl.protocol import Act, Acted
+from queuectl.editing import Edit
+from queuectl.protocol import Act, Acted, Selection
 from queuectl.views import FINISHED_STATES, JOB_STATES, JobError, JobState
 from queuectld.core import named_queues, selection
-from queuectld.core.admission import check_queued, excerpt
+from queuectld.core.admission import check_priority, check_queued, excerpt
 from queuectld.core.effects import Reply
 from queuectld.core.job import Job
 from queuectld.core.records import ATTEMPTS_MAX
@@ -28,6 +29,7 @@ ALLOWED: dict[str, frozenset[JobState]] = {
     "retry": frozenset({"failed", "dead", "cancelled"}),
     "hold": frozenset({"scheduled", "pending", "failed"}),
     "release": frozenset({"held"}),
+    "edit": UNFINISHED - {"processing"},
     "purge": frozenset({"dead"}),
     "prune": FINISHED_STATES,
 }
@@ -44,7 +46,39 @@ def act(queue: "Queue", client: int, request: Act, now: int) -> None:
     Do one thing to each selected job. Raises Refusal if the selection means nothing, or there is no
     room for the jobs that would wait again.
     """
-    select, verb = request.select, request.action
+    verb = request.action
+    span_ms = request.older_than_ms
+    changed_before = None if span_ms is None else now - span_ms
+    jobs, errors, more = _choose(queue, request.select, verb, changed_before)
+    ids = [queue.state.spec(job).id for job in jobs]
+    _VERBS[verb](queue, jobs, now)
+    response = Acted(call=request.call, ids=ids, errors=errors, more=more, durable=queue.durable)
+    queue.do(Reply(client, response))
+
+
+def edit(queue: "Queue", client: int, request: Edit, now: int) -> None:
+    """
+    Give each selected job another place in the line. Raises Refusal if the selection means nothing,
+    or the priority is not the peer's to give.
+    """
+    check_priority(queue.peer, request.priority)
+    jobs, errors, more = _choose(queue, request.select, "edit")
+    for job in jobs:
+        if job.priority != request.priority:
+            due_at, why = job.due_at, job.why
+            queue.move(job, job.state, now, due_at=due_at, priority=request.priority, why=why)
+    ids = [queue.state.spec(job).id for job in jobs]
+    response = Acted(call=request.call, ids=ids, errors=errors, more=more, durable=queue.durable)
+    queue.do(Reply(client, response))
+
+
+def _choose(
+    queue: "Queue", select: Selection, verb: str, changed_before: int | None = None
+) -> tuple[list[Job], list[JobError], int | None]:
+    """
+    Return the selected jobs on which a verb works, why it does not on others that were named, and
+    the number to go on after if that was not all.
+    """
     by_filter = bool(select.all or select.states or select.queue is not None)
     if by_filter == bool(select.ids):
         raise Refusal(
@@ -57,19 +91,16 @@ def act(queue: "Queue", client: int, request: Act, now: int) -> None:
         errors: list[JobError] = []
     else:
         jobs, errors = selection.pick(queue.state, queue.peer, select.ids)
-    if request.older_than_ms is not None:
-        jobs = [job for job in jobs if job.updated_at <= now - request.older_than_ms]
-    done = []
+    if changed_before is not None:
+        jobs = [job for job in jobs if job.updated_at <= changed_before]
+    chosen = []
     for job in jobs:
         refusal = _refusal(queue, job, verb)
         if refusal is None:
-            done.append(job)
+            chosen.append(job)
         elif not by_filter:
             errors.append(refusal)
-    ids = [queue.state.spec(job).id for job in done]
-    _VERBS[verb](queue, done, now)
-    response = Acted(call=request.call, ids=ids, errors=errors, more=more, durable=queue.durable)
-    queue.do(Reply(client, response))
+    return chosen, errors, more
 
 
 def _refusal(queue: "Queue", job: Job, verb: str) -> JobError | None:
@@ -102,7 +133,7 @@ def _retry(queue: "Queue", jobs: list[Job], now: int) -> None:
     Start again, now, with a fresh budget of attempts. The old attempts stay in the history.
     """
     again = sum(job.state == "cancelled" for job in jobs)
-    if again:
+    if again and not queue.peer.admin:
         check_queued(queue.state, queue.peer, again)
     # A queue may have been deleted while its jobs were finished.
     named_queues.make(queue, {job.queue.name for job in jobs})

@@ -20,13 +20,14 @@ from msgspec import Struct
 
 from queuectl.views import JOB_STATES, JobState, RunEnd
 
-#: From each state, the states that a job may move to. Moving to the same state changes a due time.
+#: From each state, the states that a job may move to. Moving to the same state changes a due time
+#: or a priority.
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     "scheduled": frozenset({"scheduled", "pending", "held", "cancelled"}),
     "held": frozenset({"scheduled", "pending", "held", "cancelled"}),
-    "pending": frozenset({"held", "processing", "cancelled"}),
+    "pending": frozenset({"pending", "held", "processing", "cancelled"}),
     "processing": frozenset({"completed", "failed", "dead", "held", "cancelled"}),
-    "failed": frozenset({"pending", "held", "cancelled"}),
+    "failed": frozenset({"pending", "held", "failed", "cancelled"}),
     "completed": frozenset(),
     "dead": frozenset({"pending"}),
     "cancelled": frozenset({"pending"}),

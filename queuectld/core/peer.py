@@ -8,17 +8,20 @@ admin sees and manages all jobs, but what runs and with what variables is shown 
 
 from msgspec import Struct
 
+from queuectl.protocol import SCOPES
 from queuectld.core.job import Job
 
 
 class Peer(Struct, frozen=True):
     """
-    An account on the other end of a connection.
+    An account on the other end of a connection, and what the connection may do.
     """
 
     uid: int | None
     user: str = ""
     admin: bool = False
+    scopes: frozenset[str] = frozenset(SCOPES)
+    token: str | None = None  # the id of the token that stands for the account
 
     def sees(self, job: Job) -> bool:
         """

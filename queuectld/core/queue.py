@@ -20,7 +20,7 @@ from typing import Any
 
 from queuectl.views import JobState, RunEnd
 from queuectld.core import requests
-from queuectld.core.effects import AckExit, DeleteOutput, Effect, Reply, SignalRun
+from queuectld.core.effects import AckExit, DeleteOutput, Effect, Reply, SignalRun, TellForgotten
 from queuectld.core.ending import describe_end, end_of, ended
 from queuectld.core.events import (
     ClockStepped,
@@ -183,15 +183,17 @@ class Queue:
         now: int,
         *,
         due_at: int = 0,
+        priority: int | None = None,
         attempts_before: int | None = None,
         why: str | None = None,
     ) -> None:
         """
         Move a job that does not run.
         """
+        priority = job.priority if priority is None else priority
         if attempts_before is None:
             attempts_before = job.attempts_before
-        self.record(JobMoved(job.number, now, state, due_at, job.priority, attempts_before, why))
+        self.record(JobMoved(job.number, now, state, due_at, priority, attempts_before, why))
 
     def stop(self, job: Job, why: RunEnd, now: int) -> None:
         """
@@ -238,6 +240,7 @@ class Queue:
                 self.do(DeleteOutput(job.number, attempts))
             if not self.state.environments[env_id].jobs:
                 self.record(EnvironmentForgotten(env_id))
+        self.do(TellForgotten(jobs))
 
     def max_retries(self, job: Job) -> int:
         """

@@ -2,13 +2,16 @@
 Which jobs a request is about.
 """
 
-from queuectl.protocol import SELECT_JOBS_MAX, Selection
+from collections.abc import Iterable
+
+from queuectl.protocol import LIST_JOBS_MAX, SELECT_JOBS_MAX, List, Selection
 from queuectl.views import JobError, JobState
 from queuectld.core.admission import excerpt, shorten
 from queuectld.core.job import Job
 from queuectld.core.peer import Peer
 from queuectld.core.refusal import Refusal
 from queuectld.core.state import State
+from queuectld.core.views import command_text
 
 # Jobs that one request may look at before it answers with what it has: about 10 ms.
 SCAN_JOBS_MAX = 20_000
@@ -17,6 +20,8 @@ INDEX_JOBS_MAX = 10_000
 # What the jobs of one page were asked with, together, before the page ends: it must fit into a
 # frame, where arguments appear twice, once of them quoted for a shell.
 PAGE_BYTES_MAX = 512 << 10
+# What the jobs were asked with that one request may search: about 10 ms, for 5,000 jobs or one.
+SEARCH_BYTES_MAX = 1 << 20
 
 
 def pick(state: State, peer: Peer, ids: list[str]) -> tuple[list[Job], list[JobError]]:
@@ -106,41 +111,59 @@ def matching(
 
 
 def page(
-    state: State,
-    peer: Peer,
-    states: list[JobState],
-    queue: str | None,
-    before: int | None,
-    limit: int,
+    state: State, peer: Peer, request: List, before: int | None
 ) -> tuple[list[Job], int | None]:
     """
-    Return up to *limit* jobs, newest first, below number *before*, and the number to go on below.
+    Return up to `limit` jobs that pass the filters of *request*, newest first, below number
+    *before*, and the number to go on below if that was not all.
     """
-    wanted = frozenset(states)
+    limit = min(max(request.limit, 1), LIST_JOBS_MAX)
+    states = frozenset(request.states)
+    owners = None if request.user is None else state.shares.owners_called(request.user)
+    text = None if request.search is None else request.search.casefold()
     jobs: list[Job] = []
-    if wanted and "pending" not in wanted:
-        total = sum(state.counts[each] for each in wanted)
-        if total <= INDEX_JOBS_MAX:
-            for each in wanted:
-                jobs += [state.jobs[n] for n in state.members[each] if before is None or n < before]
-            jobs = [job for job in jobs if queue in (None, job.queue.name) and peer.sees(job)]
-            jobs.sort(key=lambda job: -job.number)
-            return _within(jobs, limit)
-    size_bytes = 0
-    for looked, job in enumerate(state.newest_first(before)):
-        if looked >= SCAN_JOBS_MAX or len(jobs) >= limit or size_bytes > PAGE_BYTES_MAX:
+    size_bytes = searched_bytes = 0
+    for looked, job in enumerate(_newest_first(state, states, before)):
+        if (
+            looked >= SCAN_JOBS_MAX
+            or len(jobs) >= limit
+            or size_bytes > PAGE_BYTES_MAX
+            or searched_bytes > SEARCH_BYTES_MAX
+        ):
             return jobs, job.number + 1
-        wanted_here = not wanted or job.state in wanted
-        if wanted_here and queue in (None, job.queue.name) and peer.sees(job):
-            jobs.append(job)
-            size_bytes += len(job.spec)
-    return jobs, None
-
-
-def _within(jobs: list[Job], limit: int) -> tuple[list[Job], int | None]:
-    size_bytes = 0
-    for count, job in enumerate(jobs):
-        if count >= limit or size_bytes > PAGE_BYTES_MAX:
-            return jobs[:count], job.number + 1
+        if states and job.state not in states:
+            continue
+        if request.queue not in (None, job.queue.name) or not peer.sees(job):
+            continue
+        if owners is not None and job.owner not in owners:
+            continue
+        if text is not None:
+            searched_bytes += len(job.spec)
+            if not _says(state, peer, job, text):
+                continue
+        jobs.append(job)
         size_bytes += len(job.spec)
     return jobs, None
+
+
+def _newest_first(state: State, states: frozenset[JobState], before: int | None) -> Iterable[Job]:
+    """
+    Return the jobs below *before* by descending number: those in *states*, or where that would not
+    be faster, all.
+    """
+    total = sum(state.counts[each] for each in states)
+    if not states or "pending" in states or total > INDEX_JOBS_MAX:
+        return state.newest_first(before)
+    numbers = [number for each in states for number in state.members[each]]
+    below = numbers if before is None else [number for number in numbers if number < before]
+    return map(state.jobs.__getitem__, sorted(below, reverse=True))
+
+
+def _says(state: State, peer: Peer, job: Job, text: str) -> bool:
+    """
+    Whether *text*, case folded, is in what *peer* is shown of a job: its id, and what it runs.
+    """
+    spec = state.spec(job)
+    if text in spec.id.casefold():
+        return True
+    return peer.owns(job) and text in command_text(spec).casefold()

@@ -139,6 +139,12 @@ class Shares:
             share = self.by_owner[owner] = Share(owner)
         return share
 
+    def owners_called(self, user: str) -> set[int | None]:
+        """
+        Return the uids of the accounts that had this name when they last enqueued.
+        """
+        return {owner for owner, share in self.by_owner.items() if share.user == user}
+
     def join(
         self,
         share: Share,

@@ -56,10 +56,11 @@ class Timers:
 
     def rebuild(self, is_live: Callable[[int, int], bool]) -> None:
         """
-        Drop every stale entry.
+        Drop every stale entry, and the repeats of live ones.
         """
+        entries = set(self._heap)
         self._heap = [
-            entry for entry in self._heap if is_live(entry >> _NUMBER_BITS, entry & _NUMBER_MASK)
+            entry for entry in entries if is_live(entry >> _NUMBER_BITS, entry & _NUMBER_MASK)
         ]
         heapq.heapify(self._heap)
 

@@ -66,6 +66,13 @@ class Account(NamedTuple):
         """
         return {b"PATH": PATH, **env, **self.env}
 
+    def complete(self, body: messages.Body) -> messages.Body:
+        """
+        Return `body` as it is executed: the directory found, the account in the environment.
+        """
+        cwd = directory_of(body.cwd, self.env[b"HOME"])
+        return body._replace(cwd=cwd, env=self.environment(body.env))
+
 
 class Database:
     """
@@ -159,14 +166,32 @@ class Accounts:
             reason = messages.SHELL
         if reason != 0:
             raise SpawnError(messages.ACCOUNT, 0, reason)
-        told = {
-            "HOME": entry.home,
-            "USER": user,
-            "LOGNAME": user,
-            "SHELL": (entry.shell if has_shell else "") or _SHELL,
-        }
-        env = {name.encode(): os.fsencode(value) for name, value in told.items()}
-        return Account(uid, entry.gid, groups, env)
+        return Account(uid, entry.gid, groups, variables_of(entry))
+
+
+def variables_of(entry: Entry) -> dict[bytes, bytes]:
+    """
+    What jobs of an account are told about it.
+    """
+    has_shell = os.path.basename(entry.shell) not in _NO_SHELLS
+    told = {
+        "HOME": entry.home,
+        "USER": entry.name,
+        "LOGNAME": entry.name,
+        "SHELL": (entry.shell if has_shell else "") or _SHELL,
+    }
+    return {name.encode(): os.fsencode(value) for name, value in told.items()}
+
+
+def directory_of(cwd: bytes, home: bytes | None) -> bytes:
+    """
+    Where a job begins: `~`, and what is below it, is in the account's home. As for login(1), an
+    account without one is at home in the root directory; where there is no account (None), `cwd`
+    stays as it is and cannot be entered.
+    """
+    if home is None or not (cwd == b"~" or cwd.startswith(b"~/")):
+        return cwd
+    return (home if home.startswith(b"/") else b"/") + cwd[1:]
 
 
 def reason_against(shadow: Shadow | None, today: int) -> int:

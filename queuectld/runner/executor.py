@@ -44,6 +44,7 @@ class Executor:
         Start the process of `body` as `account`, both its outputs going to `output_fd`. Returns
         its pid and the pipe that its report comes from, for `read_report`. Raises `SpawnError`.
         """
+        body = account.complete(body)
         if not body.cwd.startswith(b"/"):
             raise SpawnError(CWD, errno.EINVAL)
         order = _pack_order(account, body, umask, self._spawner.nofile)
@@ -80,8 +81,7 @@ class Executor:
 
 
 def _pack_order(account: Account, body: Body, umask: int, nofile: int) -> bytes:
-    env = account.environment(body.env)
-    files = candidates(body._replace(env=env))
+    files = candidates(body)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     head = _ORDER.pack(
         min(nofile, hard),
@@ -93,9 +93,9 @@ def _pack_order(account: Account, body: Body, umask: int, nofile: int) -> bytes:
         len(account.groups),
         len(files),
         len(body.argv),
-        len(env),
+        len(body.env),
     )
     groups = struct.pack(f"={len(account.groups)}I", *account.groups)
-    settings = [name + b"=" + value for name, value in env.items()]
+    settings = [name + b"=" + value for name, value in body.env.items()]
     texts = b"".join(text + b"\0" for text in (body.cwd, *files, *body.argv, *settings))
     return head + groups + texts + body.script

@@ -6,9 +6,9 @@ it for another. What a job finds around it is the same:
     signals      all at their defaults, none blocked
     stdin        /dev/null; stdout and stderr are the output file, one description
     descriptors  no other, but 3 when there is a script: the script itself
-    cwd, umask   as asked
+    cwd, umask   as asked; ~ is the account's home
     limits       as the runner was started with; its own are raised meanwhile
-    environment  as asked, and nothing else
+    environment  as asked, and what it does not say of PATH, HOME, USER, LOGNAME and SHELL
 
 posix_spawn(3) shares the runner's memory until the program is executed, so it costs the same
 whatever the size of the runner, and reports a failed execve(2) as its errno. What it does not
@@ -20,7 +20,8 @@ import os
 import resource
 import signal
 
-from queuectld.runner.messages import CWD, Body
+from queuectld.runner.messages import CWD, SPAWN, Body
+from queuectld.runner.own_account import OwnAccount
 from queuectld.runner.program import SCRIPT_FD, SpawnError, launch
 
 
@@ -39,12 +40,17 @@ class Spawner:
         #: Every signal, to be at its default in a job.
         self.signals = [int(signo) for signo in signal.valid_signals()]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self._account = OwnAccount()
 
     def spawn(self, body: Body, umask: int, output_fd: int) -> int:
         """
         Start the process of `body`, both its outputs going to `output_fd`; its pid. Raises
         `SpawnError`.
         """
+        try:
+            body = self._account.complete(body)
+        except OSError as error:
+            raise SpawnError(SPAWN, error.errno or errno.EIO) from None
         if not body.cwd.startswith(b"/"):
             raise SpawnError(CWD, errno.EINVAL)
 

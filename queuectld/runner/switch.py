@@ -70,9 +70,9 @@ class Switcher:
         Start the process of `body` as `account`, both its outputs going to `output_fd`. Returns
         its pid and the pipe that its report comes from, for `read_report`. Raises `SpawnError`.
         """
+        body = account.complete(body)
         if not body.cwd.startswith(b"/"):
             raise SpawnError(CWD, errno.EINVAL)
-        body = body._replace(env=account.environment(body.env))
         report_fd = write_fd = -1
         try:
             report_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

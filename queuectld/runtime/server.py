@@ -18,6 +18,7 @@ from msgspec import MsgspecError
 from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
+from queuectl.editing import Edit
 from queuectl.framing import FrameTooLong
 from queuectl.messages import Request
 from queuectl.protocol import (
@@ -37,10 +38,12 @@ from queuectl.protocol import (
     Welcome,
     encode,
 )
+from queuectl.watching import Changed, Watch
 from queuectld.core.admission import excerpt, shorten
 from queuectld.core.peer import Peer
 from queuectld.runtime.connection import WRITE_BYTES_MAX, Connection
 from queuectld.runtime.deadlines import Deadlines
+from queuectld.runtime.greeting import Greeter
 from queuectld.runtime.listening import EXHAUSTED, NO_DESCRIPTOR, Listener, turn_away
 from queuectld.runtime.peers import PeerRefused, identify, peer_uid
 from queuectld.runtime.quotas import CLIENTS_MAX, Quotas, TooManyConnections
@@ -64,9 +67,9 @@ _decode_envelope = Decoder(Envelope).decode
 _UNDECODABLE = (MsgspecError, RecursionError, UnicodeDecodeError)
 # Requests that may be about thousands of jobs, for which they take up to some 10 ms each, and those
 # whose answer may be long: what a connection has not read is looked at before each of them.
-_LONG = frozenset({Act, List, ListQueues, ListWorkers, Logs, Show, Wait})
+_LONG = frozenset({Act, Edit, List, ListQueues, ListWorkers, Logs, Show, Wait, Watch})
 # Responses that do not end a request.
-_UNASKED = frozenset({Output, Welcome})
+_UNASKED = frozenset({Changed, Output, Welcome})
 _KNOWN_OPS = frozenset(request.__struct_config__.tag for request in Request.__args__)
 
 
@@ -81,7 +84,7 @@ class Server:
         path: str,
         epoll: select.epoll,
         handlers: dict[int, Callable[[int], None]],
-        welcome: Callable[[], Welcome],
+        greeter: Greeter,
         listening: socket.socket | None = None,
         mode: int = 0o600,
         identify: Callable[[socket.socket], Peer] = partial(identify, system=False),  # noqa: B008
@@ -92,7 +95,7 @@ class Server:
         self.gone: Callable[[int], None] = lambda client: None
         self._epoll = epoll
         self._handlers = handlers
-        self._welcome = welcome
+        self._greeter = greeter
         self._connections: dict[int, Connection] = {}
         self._dirty: set[int] = set()
         #: Connections whose buffer may hold whole requests, in the order of their turn.
@@ -378,9 +381,15 @@ class Server:
             message = f"protocol {hello.protocol} is not spoken here, {PROTOCOL_VERSION} is"
             self._hang_up(connection, Refused(code="unsupported", message=message))
             return
+        if hello.token is not None:
+            try:
+                connection.peer = self._greeter.identify(hello.token)
+            except PeerRefused as error:
+                self._hang_up(connection, Refused(code="denied", message=str(error)))
+                return
         # A newer client speaks down: every later protocol begins with what this one understands.
         connection.greeted = True
-        self.reply(connection.client, self._welcome())
+        self.reply(connection.client, self._greeter.welcome(connection.peer))
 
     def _undecodable(self, connection: Connection, frame: bytes, error: Exception) -> None:
         """

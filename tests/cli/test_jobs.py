@@ -4,6 +4,7 @@ Looking at jobs and acting on them: list, show, cancel, retry, hold, release, pr
 
 import re
 import signal
+from pathlib import Path
 
 from conftest import Shell
 from daemon_process import wait_until
@@ -219,3 +220,52 @@ def test_every_page_of_a_large_selection_is_acted_on(fresh: Shell) -> None:
         fresh.ok("enqueue", "-f", "-", stdin=data)
     assert fresh.ok("cancel", "--all") == "cancelled 27000 jobs"
     assert fresh("status", "--json").json["jobs"]["cancelled"] == 27_000
+
+
+def test_edit_changes_the_order_of_jobs_that_wait(fresh: Shell) -> None:
+    """
+    Jobs that have not started take the place of their new priority; one that runs is an error.
+    """
+    fresh.ok("queue", "pause", "default")
+    first, second, third = (fresh.ok("enqueue", f"echo {n} >>order") for n in (1, 2, 3))
+    assert fresh.ok("edit", third, "--priority", "high") == f"edited {third}"
+    assert fresh("edit", first, "--priority", "-5", "--json").json == {"ids": [first], "errors": []}
+    listed = fresh("list", "--json").json
+    assert [(each["id"], each["priority"]) for each in listed] == [
+        (third, 10),
+        (second, 0),
+        (first, -5),
+    ]
+    fresh.ok("config", "set", "workers", "1")
+    fresh.ok("queue", "resume", "default")
+    assert fresh("wait", first, second, third).code == 0
+    assert Path(fresh.directory, "order").read_text() == "3\n2\n1\n"
+
+    outcome = fresh("edit", first, "--priority", "1")
+    assert outcome.code == 4
+    assert "edit works on jobs that are scheduled, held, pending, failed" in outcome.err
+
+
+def test_edit_says_what_it_needs(shared: Shell) -> None:
+    """
+    A priority and jobs.
+    """
+    outcome = shared("edit", "1")
+    assert (2, "queuectl: edit: nothing to change; give --priority N\n") == outcome[::2]
+    outcome = shared("edit", "--priority", "urgent", "1")
+    assert outcome.code == 2
+    assert "high, medium or low" in outcome.err
+    assert shared("edit", "--priority", "1").code == 2
+    assert shared("edit", "--priority", "1", "nobody").code == 3
+
+
+def test_list_finds_a_text(shared: Shell) -> None:
+    """
+    In ids and commands, whatever the case; together with the other filters.
+    """
+    found = shared.ok("enqueue", "true Needle", "--hold")
+    named = shared.ok("enqueue", "true", "--hold", "--id", "needle-1", "--queue", "hay")
+    assert shared.ok("list", "--search", "NEEDLE", "-q").split() == [named, found]
+    assert shared.ok("list", "--search", "needle", "--queue", "hay", "-q") == named
+    assert shared("list", "--search", "no such needle").err == "queuectl: no job matches\n"
+    assert shared("list", found, "--search", "needle").code == 2

@@ -181,6 +181,10 @@ def test_a_relative_directory_is_the_callers(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("PWD", raising=False)
 
     assert spec({"command": "x"}, {"cwd": "lib/../share"}).cwd == "/usr/share"
+    # The home of whoever the job runs as: only where it runs is it known which directory that is.
+    assert spec({"command": "x"}, {"cwd": "~"}).cwd == "~"
+    assert spec({"command": "x", "cwd": "~/src"}, {}).cwd == "~/src"
+    assert spec({"command": "x"}, {"cwd": "~alice"}).cwd == "/usr/~alice"
 
 
 @pytest.mark.parametrize(

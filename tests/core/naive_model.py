@@ -16,6 +16,7 @@ WORKS: dict[str, tuple[str, ...]] = {
     "retry": ("failed", "dead", "cancelled"),
     "hold": ("scheduled", "pending", "failed"),
     "release": ("held",),
+    "edit": ("scheduled", "pending", "failed", "held"),
     "purge": ("dead",),
     "prune": FINISHED,
 }
@@ -110,6 +111,15 @@ class Model:
             self.move(job, "scheduled", job.due_at)
         else:
             self.move(job, "pending")
+
+    def edit(self, number: int, priority: int) -> None:
+        """
+        Give a job on which that works another priority.
+        """
+        job = self.jobs[number]
+        if job.priority != priority:
+            job.priority = priority
+            self.move(job, job.state, job.due_at)
 
     def stop(self, job: ModelJob, why: str) -> None:
         """

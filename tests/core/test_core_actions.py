@@ -7,6 +7,7 @@ import signal
 import pytest
 from conversation import Conversation
 
+from queuectl.editing import Edit
 from queuectl.protocol import SELECT_JOBS_MAX, Act, Enqueue, JobSpec, Selection
 from queuectl.views import JOB_STATES, JobState
 from queuectld.core import selection
@@ -47,6 +48,12 @@ OUTCOMES: dict[str, dict[JobState, str]] = {
     "retry": {"failed": "processing", "dead": "processing", "cancelled": "processing"},
     "hold": {"scheduled": "held", "pending": "held", "failed": "held"},
     "release": {"held": "scheduled"},
+    "edit": {
+        "scheduled": "scheduled",
+        "held": "held",
+        "pending": "pending",
+        "failed": "failed",
+    },
     "purge": {"dead": "gone"},
     "prune": {"completed": "gone", "dead": "gone", "cancelled": "gone"},
 }
@@ -63,7 +70,9 @@ def test_each_verb_works_from_its_states_and_says_so_in_the_others(
     talk = Conversation(workers=1)
     job = job_in(talk, state)
 
-    acted = talk.try_to(verb, job)  # type: ignore[arg-type]
+    select = Selection(ids=[job])
+    ask = Edit(select=select, priority=5) if verb == "edit" else Act(action=verb, select=select)
+    acted = talk.request(ask)
 
     after = OUTCOMES[verb].get(state)
     if after is None:

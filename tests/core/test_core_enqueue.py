@@ -186,6 +186,22 @@ def test_jobs_with_the_same_environment_share_it() -> None:
     assert 2 == len(talk.queue.state.environments)
 
 
+@pytest.mark.parametrize("env", [{}, {"A": "1"}])
+def test_a_forgotten_environment_is_stored_anew(env: dict[str, str]) -> None:
+    """
+    Who asks for the variables of the request before shares them, unless its jobs were forgotten.
+    """
+    talk = Conversation()
+    for _ in range(2):
+        for job in ("a", "b"):
+            talk.request(Enqueue(jobs=[JobSpec(command="x", id=job)], env=env))
+            assert (env, 1) == (talk.detail(job).env, len(talk.queue.state.environments))
+        talk.exit("a")
+        talk.exit("b")
+        talk.act("prune", "a", "b")
+        assert {} == talk.queue.state.environments
+
+
 # --- requests that come twice -------------------------------------------------------------------
 
 
@@ -357,8 +373,13 @@ RULES: list[tuple[str, dict[str, Any], str]] = [
     ("run_at", {"run_at": 5, "delay_ms": 0}, "run_at and delay exclude each other"),
     ("run_at", {"run_at": -1}, "must be a time within the next ten years"),
     ("run_at", {"run_at": START_AT + SPAN_MS_MAX + 1}, "within the next ten years"),
-    ("cwd", {"cwd": ""}, "must be an absolute path, not ''"),
-    ("cwd", {"cwd": "tmp"}, "must be an absolute path, not 'tmp'"),
+    (
+        "cwd",
+        {"cwd": ""},
+        "must be an absolute path, or begin with ~ for the account's home, not ''",
+    ),
+    ("cwd", {"cwd": "tmp"}, "must be an absolute path, or begin with ~"),
+    ("cwd", {"cwd": "~alice"}, "or begin with ~ for the account's home, not '~alice'"),
     ("cwd", {"cwd": "/" * 4096}, "at most 4095 bytes"),
     ("cwd", {"cwd": "/\0"}, "NUL"),
     ("env", {"env": {"": "x"}}, "must be NAME=VALUE without NUL and with a name"),

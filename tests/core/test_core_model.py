@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from naive_model import Model, ModelJob
 
-from queuectl.protocol import Enqueue, JobSpec, StartWorkers, StopWorkers
+from queuectl.editing import Edit
+from queuectl.protocol import Enqueue, JobSpec, Selection, StartWorkers, StopWorkers
 from queuectld.core.peer import EVERYBODY, Peer
 from queuectld.core.views import worker_views
 
@@ -128,6 +129,18 @@ class Machine(RuleBasedStateMachine):
         assert [str(number) for number in meant] == self.talk.act(verb, queue=queue).ids
         for number in meant:
             self.model.act(verb, number)
+        self.settle()
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(priority=st.integers(-1, 2), pick=picks)
+    def edit(self, priority: int, pick: int) -> None:
+        numbers = sorted(self.model.jobs)
+        number = numbers[pick % len(numbers)]
+        select = Selection(ids=[str(number)])
+        acted = self.talk.request(Edit(select=select, priority=priority))
+        assert self.model.works("edit", number) == (acted.ids == [str(number)])
+        if acted.ids:
+            self.model.edit(number, priority)
         self.settle()
 
     @rule(queue=st.sampled_from(QUEUES), limit=small)

@@ -8,6 +8,8 @@ import pytest
 from conversation import START_AT, Conversation
 from test_core_actions import job_in
 
+from queuectl.editing import Edit
+from queuectl.protocol import Selection
 from queuectl.views import JOB_STATES, JobState
 from queuectld.core.job import TRANSITIONS
 from queuectld.core.records import JobMoved, Record, RunEnded, RunStarted
@@ -25,6 +27,10 @@ def step_clock(talk: Conversation, job: str) -> None:
     talk.step_clock(1000)
 
 
+def give_priority(talk: Conversation, job: str) -> None:
+    talk.request(Edit(select=Selection(ids=[job]), priority=5))
+
+
 # One way to make each move of the table.
 WAYS: dict[tuple[JobState, JobState], Step] = {
     ("scheduled", "scheduled"): step_clock,
@@ -35,6 +41,7 @@ WAYS: dict[tuple[JobState, JobState], Step] = {
     ("held", "pending"): lambda talk, job: (talk.advance(60_000), talk.act("release", job)),
     ("held", "held"): step_clock,
     ("held", "cancelled"): lambda talk, job: talk.act("cancel", job),
+    ("pending", "pending"): lambda talk, job: give_priority(talk, job),
     ("pending", "held"): lambda talk, job: talk.act("hold", job),
     ("pending", "processing"): lambda talk, job: talk.set_queue("paused", paused=False),
     ("pending", "cancelled"): lambda talk, job: talk.act("cancel", job),
@@ -44,6 +51,7 @@ WAYS: dict[tuple[JobState, JobState], Step] = {
     ("processing", "held"): lambda talk, job: (talk.set("on_lost", "hold"), lose(talk, "default")),
     ("processing", "cancelled"): lambda talk, job: (talk.act("cancel", job), lose(talk, job)),
     ("failed", "pending"): lambda talk, job: talk.advance(2000),
+    ("failed", "failed"): lambda talk, job: give_priority(talk, job),
     ("failed", "held"): lambda talk, job: talk.act("hold", job),
     ("failed", "cancelled"): lambda talk, job: talk.act("cancel", job),
     ("dead", "pending"): lambda talk, job: talk.act("retry", job),

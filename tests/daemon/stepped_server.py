@@ -12,8 +12,9 @@ from typing import Any
 
 from queuectl.framing import FrameReader, pack_frame
 from queuectl.messages import Response
-from queuectl.protocol import PROTOCOL_VERSION, Hello, Refused, Status, Welcome, decoder, encode
+from queuectl.protocol import PROTOCOL_VERSION, Hello, Refused, Status, decoder, encode
 from queuectld.core.peer import EVERYBODY, Peer
+from queuectld.runtime.greeting import Greeter
 from queuectld.runtime.listening import listen
 from queuectld.runtime.server import Server
 
@@ -92,7 +93,7 @@ class Stepped:
             path,
             self.epoll,  # type: ignore[arg-type]
             self.handlers,
-            lambda: Welcome(protocol=PROTOCOL_VERSION, version="1.0"),
+            Greeter("1.0", 1),
             Failing(listen(path), self.faults),
             identify=self._identify,
             user_connections_max=lambda: self.user_connections_max,

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import pwd
 import resource
 import signal
 import stat
@@ -27,7 +28,8 @@ def executable(path: Path, text: str) -> Path:
 def test_a_job_has_its_own_surroundings(client: Client, output: Output, tmp_path: Path):
     """
     A session and group of its own, no input, the environment, directory and umask that were asked
-    for, and no descriptor of ours, with other runs and a connection open meanwhile.
+    for, and no descriptor of ours, with other runs and a connection open meanwhile. Of the runner's
+    environment nothing; what was not said of the account is filled in.
     """
     client.start(["sleep", "1000"], output.fd, job=2)
     client.running()
@@ -36,13 +38,30 @@ import json, os
 print(json.dumps([os.getsid(0) == os.getpgid(0) == os.getpid(), os.readlink("/proc/self/fd/0"),
     dict(os.environ), os.getcwd(), os.umask(0), sorted(map(int, os.listdir("/proc/self/fd")))]))
 """
-    env = {"PATH": PATH, "LC_ALL": "C.UTF-8", "EMPTY": "", "X": "a=b ü"}
+    env = {"PATH": PATH, "HOME": "/h", "LC_ALL": "C.UTF-8", "EMPTY": "", "X": "a=b ü"}
     exited = client.run([*PYTHON, code], output.fd, env=env, cwd=str(tmp_path), umask=0o137)
 
     assert 0 == exited.status
     # 3 is the listing itself.
-    expected = [True, "/dev/null", env, str(tmp_path), 0o137, [0, 1, 2, 3]]
+    account = pwd.getpwuid(os.geteuid())
+    filled_in = dict.fromkeys(("USER", "LOGNAME"), account.pw_name) | {"SHELL": account.pw_shell}
+    expected = [True, "/dev/null", env | filled_in, str(tmp_path), 0o137, [0, 1, 2, 3]]
     assert expected == json.loads(output.text)
+
+
+def test_a_job_that_was_told_nothing_is_at_home(client: Client, output: Output):
+    """
+    Without variables and in `~` it finds what a login would: the account's directory and names,
+    and a PATH.
+    """
+    account = pwd.getpwuid(os.geteuid())
+    code = 'echo "$PWD $HOME $USER $LOGNAME $SHELL $PATH"'
+    exited = client.run(["sh", "-c", code], output.fd, env={}, cwd="~")
+
+    assert 0 == exited.status
+    home, name = account.pw_dir, account.pw_name
+    expected = f"{home} {home} {name} {name} {account.pw_shell} /usr/local/bin:/usr/bin:/bin\n"
+    assert expected == output.text
 
 
 def spoil_signals() -> None:

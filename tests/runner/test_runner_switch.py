@@ -188,6 +188,18 @@ def test_the_environment_names_the_account(client: Client, output: Output):
     assert expected == json.loads(output.text)
 
 
+def test_home_is_the_accounts(client: Client, output: Output, tmp_path: Path):
+    """
+    `~` is the directory that the database has for the account, not for the runner's.
+    """
+    daemon = pwd.getpwnam("daemon")
+    run(client, ["pwd"], output, cwd="~", uid=daemon.pw_uid, user="daemon")
+    assert f"{os.path.realpath(daemon.pw_dir)}\n" == output.text
+
+    start(client, ["pwd"], output, job=2, cwd="~/no/such")
+    assert messages.Refused(2, 1, errno.ENOENT, messages.CWD) == client.refused()
+
+
 @pytest.fixture
 def library(folder: Path) -> Path:
     """
