@@ -30,9 +30,10 @@ def pack_frame(payload: bytes) -> bytes:
     """
     Return *payload* with its length in front. Raises FrameTooLong.
     """
-    if len(payload) > FRAME_BYTES_MAX:
-        raise FrameTooLong(len(payload))
-    return _LENGTH.pack(len(payload)) + payload
+    size = len(payload)
+    if size > FRAME_BYTES_MAX:
+        raise FrameTooLong(size)
+    return _LENGTH.pack(size) + payload
 
 
 class FrameReader:
