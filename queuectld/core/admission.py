@@ -211,7 +211,7 @@ def check_bytes(state: State, peer: Peer) -> None:
 
 def check_stored(stored: list[Stored]) -> None:
     """
-    Refuse a batch that the journal could not take in one piece.
+    Refuse a batch that the journal could not take in one piece: jobs, and what they share.
     """
     if sum(len(each.body) for each in stored) > BATCH_RECORDS_BYTES_MAX:
         raise Refusal(

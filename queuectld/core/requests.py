@@ -106,11 +106,14 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     new_queues: set[str] = set()
     records, errors = _admit_all(queue, request, environments, new_queues, now)
     stored = list(map(store, records))
+    new_environments = environments.new
+    if new_environments:
+        used = {record.env_id for record in records}
+        new_environments = [each for each in new_environments if each.env_id in used]
     if len(stored) > 1:  # The limits of one job's fields, together, are below this one.
-        check_stored(stored)
-    for environment in environments.new:
-        if any(record.env_id == environment.env_id for record in records):
-            queue.record(environment)
+        check_stored([*map(store, new_environments), *stored])
+    for environment in new_environments:
+        queue.record(environment)
     if new_queues:
         named_queues.make(queue, new_queues)
     ids: list[str | None] = [None] * len(request.jobs)

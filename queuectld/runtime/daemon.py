@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from queuectl.protocol import Refused, Status
+from queuectld.core.admission import BATCH_RECORDS_BYTES_MAX
 from queuectld.core.effects import (
     AckExit,
     DeleteOutput,
@@ -47,7 +48,7 @@ from queuectld.journal.frames import BATCH_BYTES_MAX
 from queuectld.journal.journal import Journal
 from queuectld.runtime.clock import Clock
 from queuectld.runtime.committer import Committer
-from queuectld.runtime.gathering import LOOKS, Gathering, is_look, packed_size
+from queuectld.runtime.gathering import LOOKS, Gathering, is_look
 from queuectld.runtime.housekeeping import Housekeeping
 from queuectld.runtime.job_log import JobLog
 from queuectld.runtime.lookups import look_up
@@ -64,8 +65,9 @@ READY_MS_MAX = 2_000
 SLEEP_MS_MAX = 30_000
 # The same while jobs wait for a time by wall clock.
 SLEEP_SCHEDULED_MS_MAX = 1_000
-# A batch of this size goes to disk before more is read: what gathers must stay a batch.
-GATHER_BYTES_MAX = BATCH_BYTES_MAX // 2
+# A batch of this size goes to disk before more is decided: what gathers must stay a batch, and the
+# largest event adds BATCH_RECORDS_BYTES_MAX to it, and the heads of so many records.
+GATHER_BYTES_MAX = BATCH_BYTES_MAX - BATCH_RECORDS_BYTES_MAX - (512 << 10)
 # A task of the journal that takes longer is a disk that hangs: the sign of life stops.
 COMMIT_S_MAX = 30.0
 # Time given to the jobs of a throw-away daemon between SIGTERM and SIGKILL.
@@ -272,10 +274,7 @@ class Daemon:
             return
         records, effects = self.queue.handle(event, now)
         if records:
-            packed_bytes = packed_size(self.queue.stored)
-            if self._gathering.packed_bytes + packed_bytes > BATCH_BYTES_MAX:
-                self._commit_and_wait()
-            self._gathering.add(records, self.queue.stored, packed_bytes)
+            self._gathering.add(records, self.queue.stored)
         self._later(effects)
 
     def _for_the_queue(self, event: Requested, now: int) -> bool:
@@ -407,14 +406,13 @@ class Daemon:
 
     def _commit_and_wait(self) -> None:
         """
-        Bring the gathering to disk before anything else is decided.
+        Bring the gathering to disk before anything else is decided, or find out that it is full.
         """
-        while self._gathering.records and not self.housekeeping.waits_for_room:
-            while self.committer.busy:
-                outcome = self.committer.collect(wait=True)
-                assert outcome is not None
-                self._settle(*outcome)
-            self._submit()
+        self._submit()
+        while self.committer.busy:
+            outcome = self.committer.collect(wait=True)
+            assert outcome is not None
+            self._settle(*outcome)
 
     def _storage_failed(self, batch: Gathering | None, error: JournalFailed) -> None:
         """
@@ -478,10 +476,6 @@ class Daemon:
             self.server.stop_listening()
         self.housekeeping.stop()
         self._commit_and_wait()
-        while self.committer.busy:
-            outcome = self.committer.collect(wait=True)
-            assert outcome is not None
-            self._settle(*outcome)
         if self.server is not None:
             self.server.close()
         self.committer.close()

@@ -17,6 +17,9 @@ LOOKS = (Status, List, Show)
 # Answers that confirm nothing: they are given while a full disk holds everything else back.
 _LOOKING = (Refused, StatusReport, Jobs, JobDetail)
 
+# A record in a batch is padded to a multiple of 8.
+_PADDING_BYTES_MAX = 7
+
 
 class Gathering(Struct):
     """
@@ -25,16 +28,17 @@ class Gathering(Struct):
 
     records: list[Record] = []
     stored: list[Stored] = []
-    packed_bytes: int = 0
+    packed_bytes: int = 0  # at most
     effects: list[Effect] = []
 
-    def add(self, records: Sequence[Record], stored: Sequence[Stored], packed_bytes: int) -> None:
+    def add(self, records: Sequence[Record], stored: Sequence[Stored]) -> None:
         """
-        Add records, the same as they are stored, and what packed_size() says of them.
+        Add records, and the same as they are stored.
         """
         self.records += records
         self.stored += stored
-        self.packed_bytes += packed_bytes
+        for each in stored:
+            self.packed_bytes += RECORD_HEADER_BYTES + len(each.body) + _PADDING_BYTES_MAX
 
     def packed(self) -> list[bytes]:
         """
@@ -49,16 +53,6 @@ class Gathering(Struct):
         looks = [effect for effect in self.effects if is_look(effect)]
         self.effects = [effect for effect in self.effects if not is_look(effect)]
         return looks
-
-
-def packed_size(stored: Sequence[Stored]) -> int:
-    """
-    Return how many bytes of a batch these records take.
-    """
-    size = 0
-    for each in stored:
-        size += (RECORD_HEADER_BYTES + len(each.body) + 7) & -8
-    return size
 
 
 def is_look(effect: Effect) -> bool:
