@@ -88,7 +88,7 @@ class Queue:
         self.wall_offset_ms = 0
         #: Jobs to look at since the wall clock was set. No timer fires before that.
         self._to_follow: list[int] = []
-        #: Who sent the request that is being answered.
+        #: Who sent the request that is being answered, or was the last.
         self.peer = EVERYBODY
         #: What was looked up for it.
         self.host = NOTHING
@@ -491,5 +491,3 @@ class Queue:
             requests.answer(self, event.client, event.request, now)
         except Refusal as refusal:
             self.do(Reply(event.client, requests.refused(event.request.call, refusal)))
-        finally:
-            self.peer, self.host = EVERYBODY, NOTHING

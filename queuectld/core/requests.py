@@ -161,7 +161,7 @@ def _admit_all(
                 raise Refusal("conflict", f"id {shorten(spec.id)} is twice here", "id")
             if spec.env and not shared_env_bytes:
                 shared_env_bytes = env_bytes(request.env)
-            env_id = environments.id_for(owner)
+            env_id = environments.id_for(owner) if owner.is_other else environments.own_id
             record = admit(queue, owner, request, index, number, env_id, shared_env_bytes, now)
             named = queues.get(record.queue)
             if named is None or not named.listed:

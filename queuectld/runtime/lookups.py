@@ -22,10 +22,8 @@ def look_up(request: object, peer: Peer, journal_path: str = SOCKET) -> Host:
     """
     Return what *request*, of *peer*, depends on.
     """
-    if isinstance(request, CreateToken):
-        return _for_token(request, peer)
     if not isinstance(request, Enqueue):
-        return NOTHING
+        return _for_token(request, peer) if isinstance(request, CreateToken) else NOTHING
     # Nearly all jobs are their sender's own and write a file.
     for spec in request.jobs:
         if spec.user is not None or spec.output != "file":
