@@ -10,8 +10,9 @@ from queuectl.documents import detail_document
 from queuectl.errors import RequestRefused, UsageError
 from queuectl.protocol import Act, Acted, Action, Jobs, List, Selection
 from queuectl.views import JobError, JobView
-from queuectl.web import api_jobs
-from queuectl.web.operations import Call, answer_json
+from queuectl.web import api_jobs, shapes
+from queuectl.web.api_jobs import FILTERS, ON_ONE
+from queuectl.web.operations import Answer, Body, Call, Operation, answer_json
 from queuectl.web.shapes import DeadFields
 
 
@@ -96,3 +97,59 @@ async def _pick(call: Call, ids: list[str]) -> tuple[list[str], list[JobError]]:
                 message = f"job {job.id} is {job.state}, not in the dead letter queue"
                 errors.append(JobError(code="conflict", message=message, id=job.id))
     return numbers, errors
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/dlq",
+        name="list_dead",
+        summary="List dead jobs, newest first.",
+        run=index,
+        query=FILTERS,
+        answers=(Answer(help="A page of jobs.", type=shapes.JobPage),),
+    ),
+    Operation(
+        method="POST",
+        path="/dlq/retry",
+        name="retry_dead",
+        summary="Start dead jobs again with all their attempts; their history is kept.",
+        scope="manage",
+        run=retry_many,
+        body=Body(
+            type=shapes.DeadFields, examples={"all": {"all": True}, "some": {"ids": ["17", "18"]}}
+        ),
+        answers=(Answer(help="What was done.", type=shapes.ActedOn),),
+        refusals=(415,),
+    ),
+    Operation(
+        method="POST",
+        path="/dlq/purge",
+        name="purge_dead",
+        summary="Forget dead jobs and their output.",
+        scope="manage",
+        run=purge_many,
+        body=Body(
+            type=shapes.DeadFields, examples={"all": {"all": True}, "some": {"ids": ["17", "18"]}}
+        ),
+        answers=(Answer(help="What was done.", type=shapes.ActedOn),),
+        refusals=(415,),
+    ),
+    Operation(
+        method="GET",
+        path="/dlq/{id}",
+        name="get_dead",
+        summary="All about one dead job.",
+        run=show,
+        answers=(Answer(help="The job.", type=shapes.JobInFull),),
+        refusals=(404, 409),
+    ),
+    Operation(
+        method="POST",
+        path="/dlq/{id}/retry",
+        name="retry_one_dead",
+        summary="Start a dead job again.",
+        run=retry,
+        **ON_ONE,  # type: ignore[arg-type]
+    ),
+)

@@ -1,187 +1,32 @@
 """
-The API's jobs: made, listed, looked at, acted on.
-
-A job's fields are those of `queuectl enqueue` as JSON, read by the same code, and answers are what
-`--json` prints. What only a command has is left out: jobs that say no directory begin in the home
-of their account, and they get the variables that the request names, no others.
+The API's jobs: listed, looked at, acted on. Answers are what `--json` prints.
 """
 
-import asyncio
-import os
-import time
 from typing import Any
 from urllib.parse import urlencode
 
-from msgspec.json import Decoder, decode
 from starlette.responses import Response
 
-from queuectl.documents import (
-    acted_document,
-    detail_document,
-    error_document,
-    job_document,
-    run_document,
-)
+from queuectl.documents import acted_document, detail_document, job_document, run_document
 from queuectl.durations import parse_duration
 from queuectl.editing import Edit
 from queuectl.errors import RequestRefused, UsageError
-from queuectl.jobspec import decode_json, fields_of, fields_of_options, make_spec
+from queuectl.jobspec import fields_of_options
 from queuectl.protocol import (
-    BATCH_JOBS_MAX,
-    HOME,
     LIST_JOBS_MAX,
+    SEARCH_CHARS_MAX,
     Act,
     Acted,
     Action,
-    Enqueue,
-    Enqueued,
     JobDetail,
     Jobs,
-    JobSpec,
     List,
     Selection,
     Show,
 )
-from queuectl.views import JobError, JobView
-from queuectl.web.operations import NDJSON, Call, answer_json
+from queuectl.web import shapes
+from queuectl.web.operations import Answer, Body, Call, Operation, Parameter, answer_json
 from queuectl.web.shapes import ActionFields, EditFields
-
-#: Jobs that are read before others have their turn: about 5 ms.
-_READ_JOBS = 1_000
-#: Ids of jobs that are asked for again, because all of them did not fit into one answer.
-_ASK_JOBS = 100
-
-_decode_lines = Decoder().decode_lines
-
-
-# --- made ---------------------------------------------------------------------------------------
-
-
-async def create(call: Call) -> Response:
-    """
-    Make one job, or many.
-    """
-    documents, single = await _read_documents(call)
-    partial = bool(call.query.get("partial"))
-    specs, errors = await _specs(documents, single, partial and not single)
-    request = Enqueue(
-        jobs=[spec for _, spec in specs],
-        cwd=HOME,
-        request_id=_request_id(call),
-        partial=partial and not single,
-        want_jobs=single,
-    )
-    answer = Enqueued(ids=[])
-    if specs or not errors:
-        answer = await call.link.call(request, Enqueued)
-    if single:
-        return await _created_one(call, answer)
-    return _created_many(answer, [index for index, _ in specs], errors, len(documents))
-
-
-async def _read_documents(call: Call) -> tuple[list[Any], bool]:
-    """
-    Return the jobs of the body, and whether it is a single object. Raises UsageError.
-    """
-    data = await call.request.body()
-    given = call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given == NDJSON:
-        documents = _lines(data)
-    else:
-        document = decode_json(data)
-        if not isinstance(document, list):
-            return [document], True
-        documents = document
-    if len(documents) > BATCH_JOBS_MAX:
-        raise UsageError(
-            f"a batch has at most {BATCH_JOBS_MAX} jobs, not {len(documents)}; split it"
-        )
-    return documents, False
-
-
-def _lines(data: bytes) -> list[Any]:
-    try:
-        return _decode_lines(data)
-    except (ValueError, RecursionError):  # Every fault of JSON and of UTF-8 is one of these.
-        lines = [(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line.strip()]
-        return [decode_json(line, f"line {number}: ") for number, line in lines]
-
-
-async def _specs(
-    documents: list[Any], single: bool, partial: bool
-) -> tuple[list[tuple[int, JobSpec]], list[JobError]]:
-    """
-    Return the jobs with their places in the request, and with *partial* what is wrong with others.
-    """
-    now = time.time_ns() // 1_000_000
-    specs: list[tuple[int, JobSpec]] = []
-    errors: list[JobError] = []
-    for index, document in enumerate(documents):
-        if index % _READ_JOBS == _READ_JOBS - 1:
-            await asyncio.sleep(0)
-        try:
-            specs.append((index, _spec(document, now)))
-        except UsageError as error:
-            if not partial:
-                error.index = None if single else index
-                raise
-            errors.append(
-                JobError(code=error.code, message=str(error), index=index, field=error.field)
-            )
-    return specs, errors
-
-
-def _spec(document: Any, now: int) -> JobSpec:
-    fields = fields_of(document, now)
-    if "cwd" in fields and not document["cwd"].startswith(("/", "~")):
-        raise UsageError("cwd: must be absolute, or ~ for the home of the account", "cwd")
-    return make_spec(fields, {})
-
-
-def _request_id(call: Call) -> str:
-    """
-    Return what makes a request that is sent again the same one.
-    """
-    key = call.request.headers.get("idempotency-key")
-    if key is None:
-        return os.urandom(16).hex()
-    if key[:1] == key[-1:] == '"':
-        key = key[1:-1]  # As a string of RFC 8941 it comes in quotes.
-    if not key:
-        raise UsageError("Idempotency-Key: must not be empty", "Idempotency-Key")
-    return key
-
-
-async def _created_one(call: Call, answer: Enqueued) -> Response:
-    """
-    Answer with the job that was made; with 200, if it was made when this was sent before.
-    """
-    (job_id,) = answer.ids
-    if job_id is None:  # It was made before, and is forgotten.
-        raise RequestRefused(answer.errors[0].code, answer.errors[0].message)
-    jobs = answer.jobs or (await call.link.call(List(ids=[job_id]), Jobs)).jobs
-    status = 200 if answer.existing else 201
-    return answer_json(job_document(jobs[0]), status, {"Location": f"/api/v1/jobs/{job_id}"})
-
-
-def _created_many(
-    answer: Enqueued, places: list[int], errors: list[JobError], count: int
-) -> Response:
-    """
-    Answer with the ids, each in its place in the request.
-    """
-    ids: list[str | None] = [None] * count
-    for place, job_id in zip(places, answer.ids, strict=True):
-        ids[place] = job_id
-    documents = [error_document(error) for error in errors]
-    for error in answer.errors:
-        document = error_document(error)
-        document["index"] = None if error.index is None else places[error.index]
-        documents.append(document)
-    documents.sort(key=lambda each: each["index"] or 0)
-    made = {"ids": ids, "errors": documents, "existing": answer.existing}
-    return answer_json(made, 200 if answer.existing or documents else 201)
-
 
 # --- looked at ----------------------------------------------------------------------------------
 
@@ -318,7 +163,9 @@ async def act_on_many(call: Call) -> Response:
     else:
         if fields.priority is not None:
             raise UsageError(f"{fields.action}: takes no priority; edit does", "priority")
-        older_than_ms = None if fields.older_than is None else span_ms("older_than", fields.older_than)
+        older_than_ms = (
+            None if fields.older_than is None else span_ms("older_than", fields.older_than)
+        )
         request = Act(action=fields.action, select=select, older_than_ms=older_than_ms)
     return answer_acted(await call.link.call(request, Acted))
 
@@ -345,3 +192,127 @@ def span_ms(name: str, value: float | str) -> int:
         return parse_duration(value)
     except ValueError as error:
         raise UsageError(f"{name}: {error}; got {value[:60]!a}", name) from error
+
+
+# --- described ----------------------------------------------------------------------------------
+
+FILTERS = (
+    Parameter(name="queue", help="Only jobs of this queue.", example="default"),
+    Parameter(name="user", help="Only jobs of this account: for admins.", example="alice"),
+    Parameter(
+        name="search",
+        help="Only jobs with this text in their id, command or script name, in any case.",
+        most=SEARCH_CHARS_MAX,
+        example="nightly",
+    ),
+    Parameter(
+        name="limit",
+        help="At most so many; 100 if it is left out.",
+        kind="count",
+        least=1,
+        most=LIST_JOBS_MAX,
+        example=20,
+    ),
+    Parameter(
+        name="cursor", help="The `next` of the page before.", kind="cursor", example="9007199254740"
+    ),
+)
+_JOB = (Answer(help="The job.", type=shapes.Job),)
+ON_ONE = {"scope": "manage", "answers": _JOB, "refusals": (404, 409)}
+
+
+def _on_one(name: str, summary: str, run: object) -> Operation:
+    return Operation(
+        method="POST",
+        path=f"/jobs/{{id}}/{name}",
+        name=f"{name}_job",
+        summary=summary,
+        run=run,  # type: ignore[arg-type]
+        **ON_ONE,  # type: ignore[arg-type]
+    )
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/jobs",
+        name="list_jobs",
+        summary="List jobs, newest first.",
+        run=index,
+        query=(
+            Parameter(
+                name="state",
+                help="Only jobs in these states; with commas, or several times.",
+                kind="states",
+                example=["pending"],
+            ),
+            *FILTERS,
+        ),
+        answers=(
+            Answer(
+                help="A page of jobs.",
+                type=shapes.JobPage,
+                headers={"Link": "The page that follows, if there is one, as rel=next."},
+            ),
+        ),
+    ),
+    Operation(
+        method="POST",
+        path="/jobs/actions",
+        name="act_on_jobs",
+        summary="Do one thing to many jobs.",
+        scope="manage",
+        run=act_on_many,
+        body=Body(
+            type=shapes.ActionFields,
+            examples={
+                "some": {"action": "cancel", "select": {"ids": ["17", "20-25"]}},
+                "all": {"action": "retry", "select": {"states": ["dead"], "queue": "default"}},
+                "old": {
+                    "action": "prune",
+                    "select": {"states": ["completed"]},
+                    "older_than": "7d",
+                },
+                "edit": {"action": "edit", "select": {"states": ["pending"]}, "priority": -10},
+            },
+        ),
+        answers=(Answer(help="What was done.", type=shapes.ActedOn),),
+        refusals=(415,),
+    ),
+    Operation(
+        method="GET",
+        path="/jobs/{id}",
+        name="get_job",
+        summary="All about one job: why it is in its state, what happens next, its attempts.",
+        run=show,
+        answers=(Answer(help="The job.", type=shapes.JobInFull),),
+        refusals=(404,),
+    ),
+    Operation(
+        method="PATCH",
+        path="/jobs/{id}",
+        name="edit_job",
+        summary="Give a job that has not started another priority.",
+        scope="manage",
+        run=edit,
+        body=Body(
+            type=shapes.EditFields,
+            examples={"number": {"priority": -5}, "name": {"priority": "low"}},
+        ),
+        answers=_JOB,
+        refusals=(404, 409, 415),
+    ),
+    _on_one("cancel", "Cancel a job. A running one is ended: SIGTERM, then SIGKILL.", cancel),
+    _on_one("retry", "Start a dead, cancelled or failed job again, now.", retry),
+    _on_one("hold", "Keep a job that has not started from starting.", hold),
+    _on_one("release", "Let a held job go on.", release),
+    Operation(
+        method="GET",
+        path="/jobs/{id}/attempts",
+        name="list_attempts",
+        summary="A job's attempts, the last 1,000.",
+        run=attempts,
+        answers=(Answer(help="The attempts.", type=shapes.Attempts),),
+        refusals=(404,),
+    ),
+)

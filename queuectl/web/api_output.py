@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from queuectl.protocol import LogEnd, Logs, Output
-from queuectl.web.operations import Call
+from queuectl.web.operations import Answer, Call, Operation, Parameter
 from queuectl.web.problems import problem
 
 TEXT = "text/plain; charset=utf-8"
@@ -98,7 +98,7 @@ async def _range(call: Call, first: int, last: int | None) -> Response:
     """
     Answer with the bytes from *first* to *last*, or as many of them as there are without a gap.
     """
-    most = RANGE_BYTES_MAX if last is None else min(last - first + 1, RANGE_BYTES_MAX)
+    end = first + RANGE_BYTES_MAX if last is None else min(last + 1, first + RANGE_BYTES_MAX)
     data = bytearray()
     begin = first
     headers: dict[str, str] = {}
@@ -107,16 +107,69 @@ async def _range(call: Call, first: int, last: int | None) -> Response:
             headers = headers or _headers(call, answer)
             if isinstance(answer, LogEnd) or (data and answer.dropped_bytes):
                 break
-            if not data:
-                begin = answer.offset
-                most -= begin - first
+            begin = begin if data else answer.offset
             data += answer.data
-            if len(data) >= most:
+            if begin + len(data) >= end:
                 break
-    if most <= 0 or not data:
+    part = bytes(data[: max(end - begin, 0)])
+    if not part:
         detail = f"there is no output from byte {first} on"
         unknown = {"Content-Range": f"bytes */{first}"}
         return problem("usage", detail, status=416, field="Range", headers=unknown)
-    part = bytes(data[:most])
     headers["Content-Range"] = f"bytes {begin}-{begin + len(part) - 1}/*"
     return Response(part, 206, headers)
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/jobs/{id}/output",
+        name="get_output",
+        summary="What a job wrote, byte for byte.",
+        run=show,
+        query=(
+            Parameter(
+                name="attempt",
+                help="Of this attempt; the last one if it is left out.",
+                kind="count",
+                least=1,
+                most=60_000,
+                example=1,
+            ),
+            Parameter(
+                name="offset",
+                help="From this byte on.",
+                kind="count",
+                most=(1 << 53) - 1,
+                example=0,
+            ),
+            Parameter(
+                name="tail",
+                help="Only the last so many lines.",
+                kind="count",
+                most=1_000_000,
+                example=100,
+            ),
+            Parameter(name="download", help="As a file to be kept.", kind="flag", example=False),
+        ),
+        headers=(
+            Parameter(
+                name="Range",
+                help=f"One range of bytes, of which the first {RANGE_BYTES_MAX:,} are sent.",
+                example="bytes=0-1023",
+            ),
+        ),
+        answers=(
+            Answer(
+                help="The output.",
+                media_type="text/plain",
+                headers={
+                    "Queuectl-Attempt": "The attempt that wrote it; missing if there was none yet.",
+                    "Queuectl-Offset": "Of the first byte, in the attempt's output.",
+                },
+            ),
+            Answer(status=206, help="The range.", media_type="text/plain"),
+        ),
+        refusals=(404, 416),
+    ),
+)

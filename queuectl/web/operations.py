@@ -25,6 +25,7 @@ from queuectl.web.visitor import visitor_of
 
 T = TypeVar("T")
 
+PREFIX = "/api/v1"
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 
@@ -175,7 +176,9 @@ def routes_of(operations: Sequence[Operation], prefix: str) -> list[BaseRoute]:
     return [Route(prefix + path, Resource(found)) for path, found in by_path.items()]
 
 
-def answer_json(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def answer_json(
+    document: Any, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
     """
     Return *document* as JSON.
     """
@@ -216,7 +219,7 @@ def _states(parameter: Parameter, text: str) -> list[JobState]:
             hint = suggestion(each, JOB_STATES)
             rule = f"{each!a} is no state{hint}; one of {', '.join(JOB_STATES)}"
             raise UsageError(f"{parameter.name}: {rule}", parameter.name)
-        states.append(each)  # type: ignore[arg-type]  # It is one of them.
+        states.append(each)
     return states
 
 

@@ -1,8 +1,8 @@
 """
 What the API answers when it cannot do what was asked: `application/problem+json` (RFC 9457).
 
-`code` is the word that tells causes apart, the same one as in the protocol and behind the exit codes
-of the commands; the HTTP status follows from it, by the one table here. `detail` is the line that a
+`code` is the word that tells causes apart, the same as in the protocol and behind the exit codes of
+the commands; the HTTP status follows from it, by the one table here. `detail` is the line that a
 command would print.
 """
 

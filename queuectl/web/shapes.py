@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from queuectl.protocol import (
+    BATCH_JOBS_MAX,
     ID_CHARS_MAX,
     PRIORITY_MAX,
     RETRIES_MAX,
@@ -73,6 +74,9 @@ class JobFields(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=
     hold: bool | None = None
     user: str | None = None
     output: OutputTo | None = None
+
+
+Batch = Annotated[list[JobFields], Meta(min_length=1, max_length=BATCH_JOBS_MAX)]
 
 
 class Select(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -147,7 +151,7 @@ class QueueFields(Struct, kw_only=True, forbid_unknown_fields=True, omit_default
     What is to be different in a queue; `concurrency` null lifts the limit.
     """
 
-    concurrency: Annotated[int, Meta(ge=0, le=1_000_000)] | None | UnsetType = UNSET
+    concurrency: Annotated[int, Meta(ge=0, le=1_000_000)] | UnsetType | None = UNSET
     paused: bool | UnsetType = UNSET
 
 
