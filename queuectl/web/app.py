@@ -5,13 +5,14 @@ The gateway's application: every route that there is, behind the guard.
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from queuectl.web import aliases, api, login
+from queuectl.web import aliases, api, login, problems
 from queuectl.web.gateway import Gateway
 from queuectl.web.guard import Guard
 
@@ -22,7 +23,9 @@ def build(gateway: Gateway) -> ASGIApp:
     """
     Return the ASGI application of *gateway*.
     """
-    app = Starlette(routes=all_routes())
+    app = Starlette(
+        routes=all_routes(), exception_handlers={HTTPException: problems.answer_http_error}
+    )
     app.state.gateway = gateway
     return Guard(app, gateway)
 

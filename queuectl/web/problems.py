@@ -11,7 +11,9 @@ from typing import Final
 
 from msgspec import Struct
 from msgspec.json import encode
-from starlette.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
 from queuectl.errors import QueuectlError, RequestTooLong
 
@@ -73,6 +75,19 @@ def problem(
         index=index,
     )
     return Response(encode(body), status, headers, MEDIA_TYPE)
+
+
+async def answer_http_error(request: Request, error: Exception) -> Response:
+    """
+    Answer what no route serves: below /api with a problem, elsewhere with a line of text.
+    """
+    assert isinstance(error, HTTPException)
+    status, headers = error.status_code, dict(error.headers or {})
+    if not request.url.path.startswith("/api/"):
+        return PlainTextResponse(error.detail, status, headers)
+    code = "not_found" if status == HTTPStatus.NOT_FOUND else "usage"
+    path = request.url.path[:200]
+    return problem(code, f"{error.detail}: {path!a}", status=status, headers=headers)
 
 
 def problem_of(error: QueuectlError) -> Response:

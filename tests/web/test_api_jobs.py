@@ -107,7 +107,7 @@ def test_fields_are_those_of_enqueue(client: httpx.Client) -> None:
         ({"command": "true", "priority": 1001}, "priority", "between -1000 and 1000"),
         ({"command": "true", "id": "a b"}, "id", "without spaces"),
         ("true", None, "must be a JSON object"),
-        (None, None, "must be a JSON object"),
+        (17, None, "must be a JSON object"),
         ([], "jobs", "must not be empty"),
     ],
 )
