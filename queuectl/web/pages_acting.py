@@ -19,7 +19,8 @@ from queuectl.protocol import Act, Acted, Action, Selection
 from queuectl.views import JobError
 from queuectl.web.link import Link
 from queuectl.web.pages_forms import Form, confirm, go, local_path, read_form
-from queuectl.web.pages_rendering import Said, counted, reason_of
+from queuectl.web.pages_rendering import Said, reason_of
+from queuectl.web.rendering import counted
 from queuectl.web.visitor import visitor_of
 
 #: What was done, and the question before it where one is asked.

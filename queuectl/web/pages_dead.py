@@ -18,7 +18,8 @@ from queuectl.views import JobView
 from queuectl.web.pages_acting import Outcome, act, told
 from queuectl.web.pages_forms import confirm, go, local_path, read_form
 from queuectl.web.pages_jobs import take
-from queuectl.web.pages_rendering import counted, reason_of, show
+from queuectl.web.pages_rendering import reason_of, show
+from queuectl.web.rendering import counted
 from queuectl.web.visitor import visitor_of
 
 # Dead jobs that one look groups; the page says so where there are more.

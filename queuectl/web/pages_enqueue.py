@@ -28,7 +28,8 @@ from queuectl.protocol import (
 )
 from queuectl.views import ON_LOST, OUTPUTS
 from queuectl.web.pages_forms import Form, go, read_form
-from queuectl.web.pages_rendering import Said, counted, field_of, job_url, now_ms, show
+from queuectl.web.pages_rendering import Said, field_of, now_ms, show
+from queuectl.web.rendering import counted, job_url
 from queuectl.web.visitor import visitor_of
 
 MODES = ("command", "json")

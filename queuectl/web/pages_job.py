@@ -16,7 +16,8 @@ from queuectl.protocol import JobDetail, LogEnd, Logs, Output, Show
 from queuectl.selection import id_to_ask
 from queuectl.views import FINISHED_STATES, JobView, RunView
 from queuectl.web.link import Link
-from queuectl.web.pages_rendering import now_ms, show, word_of
+from queuectl.web.pages_rendering import now_ms, show
+from queuectl.web.rendering import word_of
 from queuectl.web.visitor import visitor_of
 
 # Lines of output in the page, and how many bytes of them at most.

@@ -23,7 +23,8 @@ from queuectl.protocol import (
 from queuectl.settings import check
 from queuectl.views import JOB_STATES
 from queuectl.web.pages_forms import confirm, go, local_path, read_form
-from queuectl.web.pages_rendering import Said, counted, reason_of, show
+from queuectl.web.pages_rendering import Said, reason_of, show
+from queuectl.web.rendering import counted
 from queuectl.web.visitor import visitor_of
 
 # Rows of workers on a page: of more, the busy ones come first and the others are counted.
