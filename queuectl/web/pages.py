@@ -3,8 +3,8 @@ The dashboard: which address is which page.
 
 Pages are clients of the daemon like everybody else: each asks it, over the visitor's own link, for
 what it shows, and leaves every decision to it. All of them work without a script; the script keeps
-them up to date and saves loading whole pages. What changes something is a POST that is answered with
-303, so that a reload does nothing again.
+them up to date and saves loading whole pages. What changes something is a POST that is answered
+with 303, so that a reload does nothing again.
 """
 
 from starlette.requests import Request

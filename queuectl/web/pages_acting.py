@@ -1,8 +1,8 @@
 """
 One thing done to many jobs, from any page that lists some.
 
-Jobs are named by the boxes that were ticked, or by a filter that the daemon applies at the moment of
-acting. An action goes on until the daemon says that there is no more. What destroys something is
+Jobs are named by the boxes that were ticked, or by a filter that the daemon applies at the moment
+of acting. An action goes on until the daemon says that there is no more. What destroys something is
 asked about first, unless the form says that it was confirmed.
 """
 
@@ -101,9 +101,7 @@ async def act_on_jobs(request: Request) -> Response:
     if question is not None and not form.flag("confirmed"):
         verb, yes, details = question
         what = f"job {ids[0]}" if len(ids) == 1 else counted(len(ids), "job")
-        return await confirm(
-            request, form, f"{verb} {what}?", yes=yes, back=back, details=details
-        )
+        return await confirm(request, form, f"{verb} {what}?", yes=yes, back=back, details=details)
     link = visitor_of(request).link
     try:
         done = await act(link, _request(form, action, Selection(ids=ids)))

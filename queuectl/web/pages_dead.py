@@ -1,8 +1,8 @@
 """
 The dead letter queue: jobs that were given up, grouped by why.
 
-A group is a reason as the daemon words it. Acting on a group looks again for the jobs that have this
-reason at that moment, so nothing depends on how much of the group the page showed.
+A group is a reason as the daemon words it. Acting on a group looks again for the jobs that have
+this reason at that moment, so nothing depends on how much of the group the page showed.
 """
 
 from typing import NamedTuple, cast

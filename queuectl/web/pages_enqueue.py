@@ -1,9 +1,9 @@
 """
 The form that makes jobs: a command with options, or JSON as `queuectl enqueue -f FILE` takes it.
 
-What is typed is converted by the same functions as on the command line, field by field, so that each
-rule that is broken is said beside its field and nothing that was typed is lost. A key in the form
-makes it harmless to send it twice.
+What is typed is converted by the same functions as on the command line, field by field, so that
+each rule that is broken is said beside its field and nothing that was typed is lost. A key in the
+form makes it harmless to send it twice.
 """
 
 import os

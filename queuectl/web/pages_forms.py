@@ -6,9 +6,9 @@ the time it is read here. Who posted is sent on with 303, so that reloading repe
 form names as the next place is taken only if it is a path of ours.
 """
 
-from typing import NamedTuple
 from urllib.parse import parse_qsl
 
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -20,7 +20,7 @@ from queuectl.web.pages_rendering import Said, say, show
 FIELDS_MAX = SELECT_JOBS_MAX + 100
 
 
-class Form(NamedTuple):
+class Form(Struct, frozen=True):
     """
     The fields of a form, each with its values in the order of the page.
     """
@@ -51,7 +51,7 @@ class Form(NamedTuple):
         """
         return name in self.fields
 
-    def count(self, name: str) -> int | None:
+    def number(self, name: str) -> int | None:
         """
         Return a whole number; None if the field was left empty. Raises UsageError.
         """
@@ -74,7 +74,9 @@ async def read_form(request: Request) -> Form:
             body.decode(), keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict"
         )
     except ValueError as error:
-        raise UsageError("the form cannot be read: it has too many fields or is not UTF-8") from error
+        raise UsageError(
+            "the form cannot be read: it has too many fields or is not UTF-8"
+        ) from error
     fields: dict[str, list[str]] = {}
     for name, value in pairs:
         fields.setdefault(name, []).append(value)

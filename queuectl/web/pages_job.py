@@ -122,9 +122,8 @@ async def read_tail(link: Link, job: JobView, attempt: int) -> Tail:
     """
     request = Logs(id=id_to_ask(job), attempt=attempt, tail_lines=TAIL_LINES)
     data, offset = b"", None
-    stream = link.stream(request, Output, LogEnd)
     try:
-        async for piece in stream:
+        async for piece in link.stream(request, Output, LogEnd):
             if isinstance(piece, Output):
                 offset = piece.offset if offset is None else offset
                 data += piece.data
@@ -133,8 +132,6 @@ async def read_tail(link: Link, job: JobView, attempt: int) -> Tail:
                     data = data[-TAIL_BYTES_MAX:]
     except RequestRefused:
         pass  # Its file may be gone: the attempt could not start, or output was pruned.
-    finally:
-        await stream.aclose()
     start = offset or 0
     if start and (newline := data.find(b"\n")) >= 0:
         start, data = start + newline + 1, data[newline + 1 :]

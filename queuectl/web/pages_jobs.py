@@ -1,9 +1,10 @@
 """
 The list of jobs: filtered, searched, sorted, page by page.
 
-Newest first, the daemon pages by number, and so does the list: its rows are appended as one scrolls,
-and a row's place never depends on how many there are. Any other order needs all jobs at hand, so it
-is made here from the newest SORTED_JOBS_MAX that match, and the page says so where there are more.
+Newest first, the daemon pages by number, and so does the list: its rows are appended as one
+scrolls, and a row's place never depends on how many there are. Any other order needs all jobs at
+hand, so it is made here from the newest SORTED_JOBS_MAX that match, and the page says so where
+there are more.
 """
 
 from collections.abc import Callable
@@ -71,9 +72,8 @@ class Filter(NamedTuple):
         """
         chosen = self._replace(**{"before": None, **changes})
         pairs: list[tuple[str, str]] = [("state", each) for each in chosen.states]
-        for name in ("queue", "user", "search"):
-            if getattr(chosen, name):
-                pairs.append((name, getattr(chosen, name)))
+        named = [(name, getattr(chosen, name)) for name in ("queue", "user", "search")]
+        pairs += [(name, value) for name, value in named if value]
         if chosen.order != "newest":
             pairs.append(("order", chosen.order))
         if chosen.before is not None:

@@ -58,10 +58,10 @@ async def act_on_workers(request: Request) -> Response:
     action = form.text("action")
     try:
         if action == "start":
-            answer = await link.call(StartWorkers(count=form.count("count")), Workers)
+            answer = await link.call(StartWorkers(count=form.number("count")), Workers)
             text = f"Started {counted(len(answer.added), 'worker')}."
         elif action == "scale":
-            count = form.count("count")
+            count = form.number("count")
             rule = check("workers", count) if count is not None else "needs a number"
             if rule:
                 raise UsageError(f"The number of workers {rule}.")
@@ -83,7 +83,9 @@ async def act_on_workers(request: Request) -> Response:
                 )
             left = await link.call(StopWorkers(cancel_running=hard), Workers)
             busy = counted(left.draining_count, "worker")
-            text = f"Stopping: {busy} still busy." if left.draining_count else "Stopped all workers."
+            text = (
+                f"Stopping: {busy} still busy." if left.draining_count else "Stopped all workers."
+            )
         else:
             raise UsageError(f"no action {action!a} on workers: start, scale or stop")
     except (RequestRefused, UsageError) as error:
@@ -110,7 +112,7 @@ async def act_on_queue(request: Request) -> Response:
     action, name = form.text("action"), form.text("name")
     try:
         if action == "limit":
-            count = form.count("concurrency") or 0
+            count = form.number("concurrency") or 0
             await link.call(SetQueue(name=name, concurrency=count), Queues)
             limit = f"runs at most {counted(count, 'job')} at once" if count else "has no limit"
             text = f"Queue {name} {limit}."
@@ -134,5 +136,3 @@ async def act_on_queue(request: Request) -> Response:
     except (RequestRefused, UsageError) as error:
         return go(request, "/queues", reason_of(error))
     return go(request, "/queues", Said(text))
-
-
