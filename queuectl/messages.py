@@ -37,6 +37,7 @@ from queuectl.protocol import (
     Welcome,
     Workers,
 )
+from queuectl.watching import Changed, Watch
 
 Request = (
     Hello
@@ -47,6 +48,7 @@ Request = (
     | Act
     | Edit
     | Wait
+    | Watch
     | Status
     | StartWorkers
     | StopWorkers
@@ -70,6 +72,7 @@ Response = (
     | LogEnd
     | Acted
     | Waited
+    | Changed
     | StatusReport
     | Workers
     | Config

@@ -24,6 +24,7 @@ OURS = {
         "queuectl.settings",
         "queuectl.tokens",
         "queuectl.views",
+        "queuectl.watching",
         "queuectld.core",
     ),
     "queuectld/journal": ("queuectld.journal",),
