@@ -278,7 +278,8 @@ def _refusal(url: str, response: Response) -> Exception:
     if status == 429:
         return RequestRefused("try_later", f"{url} refuses for now: {reason}")
     if status in _AWAY:
-        return DaemonUnreachable(f"{url} answers, but not its daemon: {reason}")
+        # Whoever waits for a restart comes back.
+        return DaemonUnreachable(f"no daemon behind {url}: {reason}")
     return ProtocolError(
         f"what listens at {url} is no gateway of queuectl, or an older one: {reason}"
     )

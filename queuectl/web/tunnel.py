@@ -61,6 +61,12 @@ class Broken(Exception):
         self.code = code
 
 
+class GatewayStops(Exception):
+    """
+    Told to end, like every stream of this process.
+    """
+
+
 class ClientGone(Exception):
     """
     The client closed the tunnel.
@@ -136,12 +142,6 @@ async def _serve(gateway: Gateway, connection: Connection, receive: Receive, sen
         await send({"type": "websocket.close", "code": code, "reason": reason})
 
 
-class GatewayStops(Exception):
-    """
-    This process was told to end.
-    """
-
-
 async def _greet(connection: Connection, receive: Receive, send: Send) -> None:
     """
     Answer the client's hello with the daemon's greeting.
@@ -154,9 +154,9 @@ async def _greet(connection: Connection, receive: Receive, send: Send) -> None:
     if hello.protocol != PROTOCOL_VERSION:
         message = f"protocol {hello.protocol} is not spoken here, {PROTOCOL_VERSION} is"
         refused = encode(Refused(code="unsupported", message=message))
-        await send({"type": "websocket.send", "bytes": pack_frame(refused)})
+        await _say(send, refused)
         raise Broken(NO_HELLO, message)
-    await send({"type": "websocket.send", "bytes": pack_frame(encode(connection.welcome))})
+    await _say(send, encode(connection.welcome))
 
 
 async def _carry(gateway: Gateway, connection: Connection, receive: Receive, send: Send) -> None:
@@ -170,8 +170,7 @@ async def _carry(gateway: Gateway, connection: Connection, receive: Receive, sen
 
     async def down() -> None:
         while True:
-            frame = pack_frame(await connection.receive())
-            await send({"type": "websocket.send", "bytes": frame})
+            await _say(send, await connection.receive())
 
     async def stop() -> None:
         await gateway.stopping.wait()
@@ -186,6 +185,16 @@ async def _carry(gateway: Gateway, connection: Connection, receive: Receive, sen
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
+
+
+async def _say(send: Send, payload: bytes) -> None:
+    """
+    Send a frame to the client. Raises ClientGone.
+    """
+    try:
+        await send({"type": "websocket.send", "bytes": pack_frame(payload)})
+    except OSError:
+        raise ClientGone from None
 
 
 def _frame_in(message: Message) -> bytes:
