@@ -187,7 +187,8 @@ OPERATIONS = (
         ),
         headers=(_KEY,),
         body=Body(
-            type=shapes.JobFields | shapes.Batch,
+            type=shapes.JobFields,
+            alternative=shapes.Batch,
             examples={
                 "command": {"command": "make -C /srv/site"},
                 "argv": {"argv": ["rsync", "-a", "src/", "host:dst/"], "priority": -5},
@@ -211,13 +212,15 @@ OPERATIONS = (
             Answer(
                 status=201,
                 help="The job; of a batch, the ids.",
-                type=shapes.Job | shapes.Created,
+                type=shapes.Job,
+                alternative=shapes.Created,
                 headers={"Location": "Where the job is; not of a batch."},
             ),
             Answer(
                 status=200,
                 help="The same, made when this was sent before; or a part of the batch was made.",
-                type=shapes.Job | shapes.Created,
+                type=shapes.Job,
+                alternative=shapes.Created,
             ),
         ),
         refusals=(409, 413, 415),

@@ -14,7 +14,7 @@ from msgspec import inspect as types
 
 from queuectl import __version__
 from queuectl.views import JOB_STATES
-from queuectl.web.operations import JSON, Answer, Operation, Parameter
+from queuectl.web.operations import JSON, Answer, Body, Operation, Parameter
 from queuectl.web.problems import MEDIA_TYPE, Problem
 
 _REF = "#/components/schemas/{name}"
@@ -74,10 +74,18 @@ def document(operations: Sequence[Operation], prefix: str) -> dict[str, Any]:
 def _shapes(operations: Sequence[Operation]) -> list[Any]:
     found: dict[str, Any] = {}
     for operation in operations:
-        bodies = [] if operation.body is None else [operation.body.type]
-        answers = [each.type for each in operation.answers if each.type is not None]
-        found.update((_name(each), each) for each in (*bodies, *answers))
+        holders = (*operation.answers, *([operation.body] if operation.body else []))
+        for shape in [shape for each in holders for shape in (each.type, each.alternative)]:
+            if shape is not None:
+                found[_name(shape)] = shape
     return list(found.values())
+
+
+def _schema(held: Body | Answer, schema_of: dict[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = schema_of[_name(held.type)]
+    if held.alternative is None:
+        return schema
+    return {"anyOf": [schema, schema_of[_name(held.alternative)]]}
 
 
 def _name(shape: Any) -> str:
@@ -119,7 +127,7 @@ def _operation(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any
     }
     body = operation.body
     if body is not None:
-        content = {"schema": schema_of[_name(body.type)]}
+        content = {"schema": _schema(body, schema_of)}
         examples = {name: {"value": value} for name, value in body.examples.items()}
         described["requestBody"] = {
             "required": body.required,
@@ -160,7 +168,7 @@ def _answer(answer: Answer, schema_of: dict[str, Any]) -> dict[str, Any]:
     if answer.type is not None:
         described["content"] = {
             answer.media_type: {
-                "schema": schema_of[_name(answer.type)],
+                "schema": _schema(answer, schema_of),
                 "example": example_of(types.type_info(answer.type)),
             }
         }

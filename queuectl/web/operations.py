@@ -45,10 +45,12 @@ class Parameter(Struct, frozen=True, kw_only=True):
 
 class Body(Struct, frozen=True, kw_only=True):
     """
-    What a request holds. `type` is its shape; `examples` are bodies with names.
+    What a request holds. `type` is its shape, `alternative` another one that it may have;
+    `examples` are bodies with names.
     """
 
     type: Any
+    alternative: Any = None
     examples: dict[str, Any]
     required: bool = True
     media_types: tuple[str, ...] = (JSON,)
@@ -56,13 +58,14 @@ class Body(Struct, frozen=True, kw_only=True):
 
 class Answer(Struct, frozen=True, kw_only=True):
     """
-    What a request is answered with when it is granted. `type` is its shape; None: there is no body,
-    or with another media type, it is bytes.
+    What a request is answered with when it is granted. `type` is its shape, `alternative` another
+    one that it may have; None: there is no body, or with another media type, it is bytes.
     """
 
     status: int = 200
     help: str
     type: Any = None
+    alternative: Any = None
     media_type: str = JSON
     headers: dict[str, str] = {}  # name: what it says
 
