@@ -74,8 +74,10 @@ def document(operations: Sequence[Operation], prefix: str) -> dict[str, Any]:
 def _shapes(operations: Sequence[Operation]) -> list[Any]:
     found: dict[str, Any] = {}
     for operation in operations:
-        holders = (*operation.answers, *([operation.body] if operation.body else []))
-        for shape in [shape for each in holders for shape in (each.type, each.alternative)]:
+        held: list[Body | Answer] = [*operation.answers]
+        if operation.body is not None:
+            held.append(operation.body)
+        for shape in [shape for each in held for shape in (each.type, each.alternative)]:
             if shape is not None:
                 found[_name(shape)] = shape
     return list(found.values())
