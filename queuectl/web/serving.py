@@ -109,8 +109,8 @@ def listen(configuration: Configuration) -> socket.socket:
     Return a socket that is bound as configured. Raises UsageError.
     """
     family = socket.AF_INET6 if ":" in configuration.bind else socket.AF_INET
-    # asyncio turns Nagle's algorithm off where it is told that this is TCP, and only there: without,
-    # each answer waits 40 ms for the client's delayed acknowledgement of its headers.
+    # asyncio turns Nagle's algorithm off where it is told that this is TCP, and only there. Else
+    # each answer would wait 40 ms for the client's delayed acknowledgement of its headers.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS_MAX)
