@@ -2,20 +2,15 @@
 The gateway's application: every route that there is, behind the guard.
 """
 
-from pathlib import Path
-
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from queuectl.web import login
+from queuectl.web import login, pages, tunnel
 from queuectl.web.gateway import Gateway
 from queuectl.web.guard import Guard
-
-STATIC = Path(__file__).parent / "static"
 
 
 def build(gateway: Gateway) -> ASGIApp:
@@ -33,8 +28,9 @@ def all_routes() -> list[BaseRoute]:
     """
     return [
         Route("/healthz", healthz, methods=["GET"]),
-        Mount("/static", StaticFiles(directory=STATIC)),
         *login.routes(),
+        *pages.routes(),
+        *tunnel.routes(),
     ]
 
 
