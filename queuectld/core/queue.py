@@ -368,8 +368,7 @@ class Queue:
         self._clock_stepped(ClockStepped(0), now)
 
     def _configured(self, event: Configured, now: int) -> None:
-        self.state.configured = dict(event.values)
-        self.state.configured_by = dict(event.sources)
+        self.state.configure(event.values, event.sources)
         if self.version:  # Before DaemonBegan the number of CPUs is not known.
             self._follow_workers_setting(now)
 
