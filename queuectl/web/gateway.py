@@ -12,6 +12,7 @@ from collections.abc import Callable
 from queuectl.errors import RequestRefused, UsageError
 from queuectl.tokens import id_of
 from queuectl.web.configuration import Configuration
+from queuectl.web.hub import Hub
 from queuectl.web.link import Link
 from queuectl.web.log import log
 from queuectl.web.sessions import Sessions
@@ -40,6 +41,7 @@ class Gateway:
         self.configuration = configuration
         self.clock = clock
         self.sessions = Sessions()
+        self.hub = Hub()
         self.throttle = Throttle()
         #: Set when the process is told to stop: streams say so and end.
         self.stopping = asyncio.Event()
@@ -88,6 +90,7 @@ class Gateway:
         Tell everything that goes on for long to end.
         """
         self.stopping.set()
+        self.hub.stop()
 
     async def sweep_for_ever(self) -> None:
         """
