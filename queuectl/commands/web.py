@@ -11,6 +11,7 @@ def web(session: Session, arguments: Arguments) -> int:
     """
     Serve the web until told to stop.
     """
+    session.refuse_host("web", "serves the queue of this machine")
     try:
         from queuectl.web.configuration import BIND_DEFAULT, PORT_DEFAULT, configure
         from queuectl.web.serving import serve

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from queuectl.web import live, login
+from queuectl.web import live, login, tunnel
 from queuectl.web.gateway import Gateway
 from queuectl.web.guard import Guard
 
@@ -36,6 +36,7 @@ def all_routes() -> list[BaseRoute]:
         Mount("/static", StaticFiles(directory=STATIC)),
         *login.routes(),
         *live.routes(),
+        *tunnel.routes(),
     ]
 
 

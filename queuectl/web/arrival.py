@@ -25,6 +25,7 @@ from queuectl.web.refusals import Refusal
 #: What changes nothing (RFC 9110 9.2.1). No route answers OPTIONS: there is no CORS.
 LOOKS = frozenset({"GET", "HEAD", "OPTIONS"})
 CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+VERSIONS = frozenset({"1.0", "1.1"})
 #: A path with its query: the longest are lists of ids.
 URL_BYTES_MAX = 8_192
 #: All headers of a request. The server itself gives up reading them at HEAD_BYTES_MAX.
@@ -137,8 +138,8 @@ def check_host(arrival: Arrival, hosts: frozenset[str]) -> None:
             "this is no name of this gateway: open it by one that it knows, or start it with "
             "--allow-host NAME",
         )
-    if not arrival.path.startswith("/"):
-        raise Refusal(400, "usage", "the request names no path")
+    if not arrival.path.startswith("/") or arrival.scope["http_version"] not in VERSIONS:
+        raise Refusal(400, "usage", "the request names no path, or no version of HTTP")
 
 
 def check_origin(arrival: Arrival) -> None:

@@ -13,7 +13,7 @@ A call is given up by cancelling it. Its answer, when it comes, is dropped; so w
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -175,12 +175,20 @@ def pack(message: Message) -> bytes:
 
 class Link:
     """
-    The way to the daemon at *path* for one identity.
+    The way to the daemon at *path* for one identity. *on_denied* is called when the daemon takes
+    the token back: it was revoked, or its time is up.
     """
 
-    def __init__(self, path: str, token: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        token: str | None = None,
+        *,
+        on_denied: Callable[[], None] = lambda: None,
+    ) -> None:
         self.path = path
         self.token = token
+        self._on_denied = on_denied
         #: How many requests hold it now: who closes links must leave these.
         self.holders = 0
         self._welcome: Welcome | None = None
@@ -310,6 +318,8 @@ class Link:
         except asyncio.CancelledError:
             error = ConnectionLost("the connection to the daemon was closed")
         self._lose(connection, error)
+        if isinstance(error, RequestRefused) and error.code == "denied":
+            self._on_denied()
 
     def _lose(self, connection: Connection, error: Exception) -> None:
         connection.close()

@@ -25,7 +25,7 @@ from queuectl.errors import QueuectlError, RequestRefused
 from queuectl.protocol import Jobs, List
 from queuectl.views import FINISHED_STATES, JOB_STATES, JobView
 from queuectl.web.event_feed import Changes, EventFeed, Filter, MissedChanges
-from queuectl.web.feed import End
+from queuectl.web.feed import End, end_of
 from queuectl.web.gateway import Gateway
 from queuectl.web.link import Link
 from queuectl.web.output_feed import (
@@ -58,12 +58,14 @@ CLOSE_SPOKE = 1008
 
 class Frame(Struct, frozen=True):
     """
-    One message. None for `id`: a client that comes back goes on after the one before.
+    One message. None for `id`: a client that comes back goes on after the one before. `end` is why
+    the stream ends, in the last one.
     """
 
     event: str
     data: bytes
     id: str | None = None
+    end: End | None = None
 
     def as_event(self) -> bytes:
         """
@@ -122,17 +124,22 @@ async def output_frames(connection: HTTPConnection) -> Frames:
                         if isinstance(item, End):
                             _note_end(item, visitor, gateway)
                 except QueuectlError as error:
-                    yield Frame("end", encode(End(reason=error.code, message=str(error))))
+                    yield _end_frame(end_of(error))
+
+
+def _end_frame(end: End) -> Frame:
+    return Frame("end", encode(end), None, end)
 
 
 def _output_frame(item: Piece | AttemptEnd | Missed | End | None) -> Frame | None:
     if isinstance(item, Piece):
         attempt, offset = item.end
         return Frame("output", item.told, f"{attempt}:{offset}")
+    if isinstance(item, End):
+        return _end_frame(item)
     if item is None:
         return None
-    names = {AttemptEnd: "attempt_end", Missed: "missed", End: "end"}
-    return Frame(names[type(item)], encode(item))
+    return Frame("missed" if isinstance(item, Missed) else "attempt_end", encode(item))
 
 
 async def event_frames(connection: HTTPConnection) -> Frames:
@@ -155,7 +162,7 @@ async def event_frames(connection: HTTPConnection) -> Frames:
                     elif isinstance(item, MissedChanges):
                         yield Frame("missed", encode(item))
                     elif isinstance(item, End):
-                        yield Frame("end", encode(item))
+                        yield _end_frame(item)
                         _note_end(item, visitor, gateway)
                     else:
                         yield None
@@ -362,13 +369,5 @@ async def _send_all(websocket: WebSocket, frames: Frames) -> None:
         if frame is not None:
             last = frame
             await websocket.send_text(frame.as_text())
-    code = 1011
-    if last is not None and last.event == "end":
-        code = CLOSE_CODES.get(_reason_of(last), code)
-    await websocket.close(code)
-
-
-def _reason_of(frame: Frame) -> str:
-    from msgspec.json import decode
-
-    return decode(frame.data, type=End).reason
+    end = last.end if last is not None else None
+    await websocket.close(CLOSE_CODES.get(end.reason if end is not None else "", 1011))

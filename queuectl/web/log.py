@@ -15,8 +15,17 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import structlog
 from msgspec import json
+
+# structlog shows tracebacks by rich where that is to be had. Ours are never shown so, and to import
+# it costs some MiB: so for this moment it is not to be had.
+_hides_rich = "rich" not in sys.modules
+if _hides_rich:
+    sys.modules["rich"] = None  # type: ignore[assignment]
+import structlog  # noqa: E402
+
+if _hides_rich:
+    del sys.modules["rich"]
 
 #: syslog's numbers for the levels.
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}

@@ -257,7 +257,9 @@ class OutputFeed(Feed[Piece | AttemptEnd]):
         offset = max(offset - size_bytes, begin[1] if begin[0] == attempt else 0)
         return attempt, offset
 
-    async def follow(self, position: Position, only: int | None = None) -> AsyncGenerator[Told, None]:
+    async def follow(
+        self, position: Position, only: int | None = None
+    ) -> AsyncGenerator[Told, None]:
         """
         Yield what there is from *position* on, then what comes; with *only*, of that attempt. None:
         nothing has come for some time.

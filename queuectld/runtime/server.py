@@ -38,6 +38,7 @@ from queuectl.protocol import (
     Welcome,
     encode,
 )
+from queuectl.tokens import ListTokens
 from queuectl.watching import Changed, Watch
 from queuectld.core.admission import excerpt, shorten
 from queuectld.core.peer import Peer
@@ -67,7 +68,7 @@ _decode_envelope = Decoder(Envelope).decode
 _UNDECODABLE = (MsgspecError, RecursionError, UnicodeDecodeError)
 # Requests that may be about thousands of jobs, for which they take up to some 10 ms each, and those
 # whose answer may be long: what a connection has not read is looked at before each of them.
-_LONG = frozenset({Act, Edit, List, ListQueues, ListWorkers, Logs, Show, Wait, Watch})
+_LONG = frozenset({Act, Edit, List, ListQueues, ListTokens, ListWorkers, Logs, Show, Wait, Watch})
 # Responses that do not end a request.
 _UNASKED = frozenset({Changed, Output, Welcome})
 _KNOWN_OPS = frozenset(request.__struct_config__.tag for request in Request.__args__)
@@ -149,12 +150,22 @@ class Server:
         blamed for a daemon that was held up.
         """
         self._write_all(now)
+        for connection in self._deadlines.ended(now):
+            self._end(connection, "the token has expired")
         for connection, refused in self._deadlines.expire(now):
             if refused is None:
                 self._drop(connection)
             else:
                 self._hang_up(connection, refused)
         self._write_all(now)
+
+    def end_token(self, token: str) -> None:
+        """
+        End every connection that brought a token.
+        """
+        for connection in list(self._connections.values()):
+            if connection.peer.token == token:
+                self._end(connection, "the token was revoked")
 
     @property
     def is_backlogged(self) -> bool:
@@ -331,8 +342,8 @@ class Server:
                     break
                 left -= 1
                 long = self._frame(connection, frame)
-                if long:
-                    break
+                if long or connection.quota is not quota:
+                    break  # What comes after a token is another account's turn.
         except FrameTooLong as error:
             self._hang_up(connection, Refused(code="usage", message=f"{error}; cut the batch"))
         if left < room:
@@ -382,14 +393,34 @@ class Server:
             self._hang_up(connection, Refused(code="unsupported", message=message))
             return
         if hello.token is not None:
-            try:
-                connection.peer = self._greeter.identify(hello.token)
-            except PeerRefused as error:
-                self._hang_up(connection, Refused(code="denied", message=str(error)))
+            refused = self._let_in(connection, hello.token)
+            if refused is not None:
+                self._hang_up(connection, refused)
                 return
         # A newer client speaks down: every later protocol begins with what this one understands.
         connection.greeted = True
         self.reply(connection.client, self._greeter.welcome(connection.peer))
+
+    def _let_in(self, connection: Connection, text: str) -> Refused | None:
+        """
+        Serve a connection as the account of a token from now on, or return why not.
+        """
+        if connection.greeted:
+            return Refused(code="usage", message="a token comes with the first hello")
+        try:
+            token = self._greeter.find_token(text, connection.peer)
+            if token.uid != connection.quota.uid:
+                self._quotas.check(token.uid)
+            peer = self._greeter.identify(token)
+            connection.quota = self._quotas.move(connection.quota, peer)
+        except PeerRefused as error:
+            return Refused(code="denied", message=str(error))
+        except TooManyConnections as error:
+            return Refused(code="try_later", message=str(error))
+        connection.peer = peer
+        if token.expires_at:
+            self._deadlines.end_at(connection, token.expires_at)
+        return None
 
     def _undecodable(self, connection: Connection, frame: bytes, error: Exception) -> None:
         """
@@ -420,6 +451,14 @@ class Server:
         connection.unanswered += 1
         self.reply(connection.client, refused)
         connection.closing = True
+
+    def _end(self, connection: Connection, message: str) -> None:
+        """
+        End a connection whose token is not good any more. What else it is owed it does not get.
+        """
+        connection.send(encode(Refused(code="denied", message=message)))
+        self._write(connection)
+        self._drop(connection)
 
     def _write_all(self, now: int) -> None:
         while self._dirty:
