@@ -103,7 +103,7 @@ TYPED = {
     "journal verify": "journal verify /var/lib/queuectl",
     "journal repair": "journal repair --truncate /var/lib/queuectl",
     "help": "help enqueue",
-    "edit": "edit {job} --priority -1",
+    "edit": "edit --priority -1 {job}",
     "web token create --user NAME": "web token create --user heidi",
     "web token revoke": "web token revoke {token}",
 }
