@@ -16,7 +16,6 @@ Every answer, refusals included, leaves with the headers that tell browsers to b
 
 import asyncio
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from queuectl.web import bodies
@@ -59,7 +58,12 @@ STRICT_HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 #: What a gateway with TLS says to browsers: never come without.
-HSTS = "max-age=31536000"
+HSTS = {"Strict-Transport-Security": "max-age=31536000"}
+
+_STRICT = [(name.lower().encode(), value.encode()) for name, value in STRICT_HEADERS.items()]
+_STRICT_TLS = [
+    (name.lower().encode(), value.encode()) for name, value in (STRICT_HEADERS | HSTS).items()
+]
 
 
 class Guard:
@@ -203,16 +207,15 @@ def _strict(send: Send, scheme: str, path: str) -> Send:
     """
     # What is shown to one visitor is for nobody else, and not for later; what pages are made of may
     # be kept, and is asked for again by its tag.
-    cached = "no-cache" if path.startswith("/static/") else "no-store"
+    cached = b"no-cache" if path.startswith("/static/") else b"no-store"
+    added = _STRICT_TLS if scheme == "https" else _STRICT
 
     async def strict(message: Message) -> None:
         if message["type"] in ("http.response.start", "websocket.http.response.start"):
-            headers = MutableHeaders(scope=message)
-            for name, value in STRICT_HEADERS.items():
-                headers[name] = value
-            if scheme == "https":
-                headers["Strict-Transport-Security"] = HSTS
-            headers.setdefault("Cache-Control", cached)
+            headers = [*message.get("headers", ()), *added]
+            if not any(name == b"cache-control" for name, _ in headers):
+                headers.append((b"cache-control", cached))
+            message = {**message, "headers": headers}
         await send(message)
 
     return strict
@@ -224,7 +227,7 @@ def _is_open(path: str) -> bool:
 
 def _check_csrf(session: Session, arrival: Arrival, body: bytes) -> None:
     given = arrival.headers.get("x-csrf-token")
-    if given is None and bodies.is_form(arrival):
+    if not given and bodies.is_form(arrival):
         given = bodies.form_field(body, "csrf_token")
     if arrival.is_websocket:
         return  # Its Origin was checked, and no browser can be made to leave that out.
