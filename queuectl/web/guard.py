@@ -52,7 +52,8 @@ STRICT_HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",  # What frame-ancestors says, for browsers that do not know it.
-    "Referrer-Policy": "no-referrer",
+    # Not no-referrer, with which a browser's forms come from the origin `null`.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",

@@ -133,10 +133,14 @@ def _journal_writer() -> Any:
 
 
 def _cut_values(_log: Any, _level: str, event: Any) -> Any:
-    for key, value in event.items():
-        if isinstance(value, str) and len(value) > VALUE_CHARS_MAX:
-            event[key] = value[:VALUE_CHARS_MAX] + "…"
-    return event
+    """
+    Leave out what is not known, and cut what is too long.
+    """
+    return {
+        key: value[:VALUE_CHARS_MAX] if isinstance(value, str) else value
+        for key, value in event.items()
+        if value is not None
+    }
 
 
 def _entry(_log: Any, level: str, event: Mapping[str, Any]) -> bytes:
@@ -152,7 +156,7 @@ def _entry(_log: Any, level: str, event: Mapping[str, Any]) -> bytes:
         "PRIORITY": PRIORITIES[level],
         "SYSLOG_IDENTIFIER": "queuectl-web",
         "QUEUECTL_EVENT": name,
-        **{key: value for key, value in fields.items() if value is not None},
+        **fields,
     }
     packed = bytearray()
     for key, value in entry.items():
