@@ -4,6 +4,7 @@ of. The daemon's end needs all; a command imports only the few that it sends and
 """
 
 from queuectl.editing import Edit
+from queuectl.measures import GetHistory, GetMetrics, History, Metrics
 from queuectl.protocol import (
     Act,
     Acted,
@@ -48,6 +49,8 @@ Request = (
     | Edit
     | Wait
     | Status
+    | GetMetrics
+    | GetHistory
     | StartWorkers
     | StopWorkers
     | ListWorkers
@@ -71,6 +74,8 @@ Response = (
     | Acted
     | Waited
     | StatusReport
+    | Metrics
+    | History
     | Workers
     | Config
     | Queues

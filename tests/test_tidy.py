@@ -20,6 +20,7 @@ OURS = {
     "queuectld": ("queuectl", "queuectld"),
     "queuectld/core": (
         "queuectl.editing",
+        "queuectl.measures",
         "queuectl.protocol",
         "queuectl.settings",
         "queuectl.tokens",

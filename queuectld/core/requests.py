@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from queuectl.editing import Edit
+from queuectl.measures import GetHistory
 from queuectl.protocol import (
     LIST_JOBS_MAX,
     SEARCH_CHARS_MAX,
@@ -40,7 +41,7 @@ from queuectl.protocol import (
 )
 from queuectl.settings import canonical, check
 from queuectl.views import FINISHED_STATES, JobError
-from queuectld.core import named_queues, selection, views
+from queuectld.core import measuring, named_queues, selection, views
 from queuectld.core.actions import act, edit
 from queuectld.core.admission import (
     admit,
@@ -410,5 +411,6 @@ HANDLERS: dict[type, Callable[["Queue", int, Any, int], None]] = {
     ListQueues: named_queues.show,
     SetQueue: named_queues.change,
     DeleteQueue: named_queues.delete,
+    GetHistory: measuring.show_history,
     Shutdown: _shutdown,
 }

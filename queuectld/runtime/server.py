@@ -10,6 +10,7 @@ thousands of jobs, or all that is known of one. One of these is an account's who
 import select
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from msgspec.structs import replace
 
 from queuectl.editing import Edit
 from queuectl.framing import FrameTooLong
+from queuectl.measures import GetHistory, GetMetrics
 from queuectl.messages import Request
 from queuectl.protocol import (
     PROTOCOL_VERSION,
@@ -66,7 +68,9 @@ _decode_envelope = Decoder(Envelope).decode
 _UNDECODABLE = (MsgspecError, RecursionError, UnicodeDecodeError)
 # Requests that may be about thousands of jobs, for which they take up to some 10 ms each, and those
 # whose answer may be long: what a connection has not read is looked at before each of them.
-_LONG = frozenset({Act, Edit, List, ListQueues, ListWorkers, Logs, Show, Wait})
+_LONG = frozenset(
+    {Act, Edit, GetHistory, GetMetrics, List, ListQueues, ListWorkers, Logs, Show, Wait}
+)
 # Responses that do not end a request.
 _UNASKED = frozenset({Output, Welcome})
 _KNOWN_OPS = frozenset(request.__struct_config__.tag for request in Request.__args__)
@@ -104,6 +108,8 @@ class Server:
         self._deadlines = Deadlines()
         self._quotas = Quotas(user_connections_max)
         self._turn = 1
+        #: Connections that were turned away, by the code of the refusal.
+        self.refused_counts: Counter[str] = Counter()
         self._next_client = 1
         #: When to accept connections again; None while they are accepted.
         self._accept_at: int | None = None
@@ -203,6 +209,20 @@ class Server:
         """
         return len(self._connections)
 
+    @property
+    def accepted_count(self) -> int:
+        """
+        Connections that were served since the start.
+        """
+        return self._next_client - 1
+
+    @property
+    def turn_count(self) -> int:
+        """
+        Turns since the start.
+        """
+        return self._turn
+
     def stop_listening(self) -> None:
         """
         Take no new connections, and the socket's file away if it is still ours.
@@ -248,6 +268,7 @@ class Server:
                 message = "the daemon has no descriptor left for one more connection"
                 refused = Refused(code="try_later", message=message)
                 if error.errno in NO_DESCRIPTOR and self._listener.turn_one_away(refused):
+                    self.refused_counts[refused.code] += 1
                     continue
                 # Nothing is there to accept it with. It waits in the backlog, others are served.
                 self._unwatch(self._listener.fileno())
@@ -266,10 +287,10 @@ class Server:
             peer = self._identify(sock)
             quota = self._quotas.join(peer)
         except PeerRefused as error:
-            turn_away(sock, Refused(code="denied", message=str(error)))
+            self._turn_away(sock, "denied", str(error))
             return
         except TooManyConnections as error:
-            turn_away(sock, Refused(code="try_later", message=str(error)))
+            self._turn_away(sock, "try_later", str(error))
             return
         connection = Connection(sock, self._next_client, peer, quota)
         try:
@@ -282,11 +303,15 @@ class Server:
             # The kernel limits how many descriptors an account may have watched.
             self._quotas.leave(quota)
             message = f"the daemon cannot watch one more connection: {error.strerror}"
-            turn_away(sock, Refused(code="try_later", message=message))
+            self._turn_away(sock, "try_later", message)
             return
         self._next_client += 1
         self._connections[connection.client] = connection
         self._noted.add(connection)
+
+    def _turn_away(self, sock: socket.socket, code: str, message: str) -> None:
+        self.refused_counts[code] += 1
+        turn_away(sock, Refused(code=code, message=message))
 
     def _ready(self, connection: Connection, events: int) -> None:
         if events & select.EPOLLOUT:
