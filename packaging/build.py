@@ -39,8 +39,13 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 SOURCES = (
     "queuectl", "queuectld", "packaging", "systemd", "docs", "README.md", "CHANGELOG.md", "LICENSE"
 )  # fmt: skip
+#: The text of a license that Debian has on every machine, and what stands for it there.
+APACHE = re.compile(
+    r" *Apache License\n *Version 2\.0.*limitations under the License\.\n", re.DOTALL
+)
+APACHE_ON_DEBIAN = "The Apache License 2.0; its text is in /usr/share/common-licenses/Apache-2.0.\n"
 #: Files of wheels that a running program does not need.
-LEFT_OUT = (".pyi", "py.typed")
+LEFT_OUT = (".pyi", "py.typed", ".c")
 
 
 def main() -> int:
@@ -120,6 +125,9 @@ def stage(machine: str, seconds: int) -> None:
     for package in ("queuectl", "queuectld"):
         for source in sorted((ROOT / package).rglob("*.py")):
             copy(source, library / source.relative_to(ROOT))
+    for folder in ("templates", "static"):
+        for source in sorted((ROOT / "queuectl/web" / folder).rglob("*.*")):
+            copy(source, library / source.relative_to(ROOT))
     copy(PACKAGING / "lib/launch.py", library / "launch.py")
     copy(PACKAGING / "lib/python", library / "python", mode=0o755)
     for launcher in sorted((PACKAGING / "bin").iterdir()):
@@ -179,6 +187,7 @@ def unpack_wheels(machine: str, library: Path) -> dict[str, str]:
     in the extension module, whose name says for which interpreter it is, and in nothing else.
     """
     licenses: dict[str, str] = {}
+    notices: dict[str, str] = {}
     for wheel in fetch_wheels(machine):
         name, number = wheel.name.split("-")[:2]
         with zipfile.ZipFile(wheel) as archive:
@@ -187,14 +196,15 @@ def unpack_wheels(machine: str, library: Path) -> dict[str, str]:
                     continue
                 data = archive.read(entry)
                 if ".dist-info/" in entry:
-                    if "/licenses/" in entry and "NOTICE" not in entry:
-                        licenses[f"{name} {number}"] = data.decode()
+                    if "/licenses/" in entry:
+                        texts = notices if "NOTICE" in entry else licenses
+                        texts[f"{name} {number}"] = data.decode()
                     continue
                 target = library / entry
                 assert not target.exists() or target.read_bytes() == data, f"{wheel}: {entry}"
                 if not entry.endswith(LEFT_OUT):
                     write(target, data)
-    return licenses
+    return {each: text + notices.get(each, "") for each, text in licenses.items()}
 
 
 def fetch_wheels(machine: str) -> Iterator[Path]:
@@ -263,7 +273,7 @@ def debian_copyright(own: str, licenses: dict[str, str]) -> str:
     texts = {"queuectl": (own, "*")}
     for name, text in licenses.items():
         library = name.split()[0]
-        texts[library] = (text, f"usr/lib/queuectl/{library}/*")
+        texts[library] = (APACHE.sub(APACHE_ON_DEBIAN, text), f"usr/lib/queuectl/{library}*")
     for library, (text, files) in texts.items():
         found = re.search(r"Copyright.*\d{4}.*", text)
         holder = found[0].strip() if found else f"The authors of {library}"

@@ -46,6 +46,7 @@ MODULES = {
     "worker": "workers",
     "queue": "queues",
     "config": "config",
+    "web": "web",
     "daemon": "daemon",
     "doctor": "doctor",
     "completion": "completion",

@@ -38,6 +38,7 @@ from queuectl.protocol import (
     Welcome,
     Workers,
 )
+from queuectl.watching import Changed, Watch
 
 Request = (
     Hello
@@ -48,6 +49,7 @@ Request = (
     | Act
     | Edit
     | Wait
+    | Watch
     | Status
     | GetMetrics
     | GetHistory
@@ -73,6 +75,7 @@ Response = (
     | LogEnd
     | Acted
     | Waited
+    | Changed
     | StatusReport
     | Metrics
     | History

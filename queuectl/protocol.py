@@ -177,6 +177,7 @@ class Logs(Message, frozen=True, tag="logs"):
     A job's output. Answered by Output, as often as there is some, then LogEnd.
 
     Without `attempt`: the last attempt; with follow and no attempt yet, all from the first on.
+    With `tail_bytes` one Output comes at once, and tells where the stream begins.
     """
 
     id: str
@@ -184,6 +185,7 @@ class Logs(Message, frozen=True, tag="logs"):
     tail_lines: int | None = None
     offset: int = 0
     follow: bool = False
+    tail_bytes: int | None = None
 
 
 Action = Literal["cancel", "retry", "hold", "release", "purge", "prune"]
@@ -376,12 +378,15 @@ class Output(Message, frozen=True, tag="output"):
     Bytes of an attempt's output, from `offset` in its file on.
 
     `dropped_bytes` before them are gone: the output limit keeps the beginning and the end.
+    `at` is when they were written, to within a few hundredths of a second; None: before that was
+    looked for.
     """
 
     attempt: int
     offset: int
     data: bytes
     dropped_bytes: int = 0
+    at: int | None = None
 
 
 class LogEnd(Message, frozen=True, tag="log_end"):

@@ -105,6 +105,12 @@ class Session:
         """
         sys.stdout.write(text + "\n")
 
+    def flush(self) -> None:
+        """
+        Give the reader of stdout what was printed so far.
+        """
+        sys.stdout.flush()
+
     def print_json(self, document: object) -> None:
         """
         Write *document* as JSON: indented with `--json`, on one line with `--jsonl`.

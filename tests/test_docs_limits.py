@@ -8,7 +8,7 @@ from markdown_reader import Document, plain
 from queuectl import framing, measures, protocol
 from queuectl.settings import SETTINGS
 from queuectld.core import admission, measuring, records, state
-from queuectld.runtime import connection, deadlines, output, quotas, server, streams
+from queuectld.runtime import connection, deadlines, output, quotas, server, streams, watchers
 
 PROTOCOL = Document("docs/protocol.md")
 SECURITY = Document("docs/security.md")
@@ -35,6 +35,9 @@ def limits() -> dict[str, int]:
         (streams, "STREAMS_MAX"),
         (streams, "USER_STREAMS_MAX"),
         (streams, "WAITED_JOBS_MAX"),
+        (watchers, "WATCHERS_MAX"),
+        (watchers, "USER_WATCHERS_MAX"),
+        (watchers, "CHANGES_MAX"),
         (output, "TAIL_BYTES_MAX"),
     ):
         found[name] = vars(module)[name]
@@ -81,6 +84,10 @@ def test_time_limits() -> None:
         (SECURITY, f"{quotas.USER_REQUESTS_PER_TURN_MAX} requests in a turn, or one that is long"),
         (SECURITY, f"| {streams.USER_STREAMS_MAX} at once |"),
         (SECURITY, f"| {streams.WAITED_JOBS_MAX:,} at once, each"),
+        (SECURITY, f"| {watchers.USER_WATCHERS_MAX} at once; of each {watchers.WINDOW_MS} ms"),
+        (PROTOCOL, f"at most one every {watchers.WINDOW_MS} ms"),
+        (PROTOCOL, f"the first {watchers.CHANGES_MAX} changes are told"),
+        (PROTOCOL, f"to within about {streams.POLL_MS} ms"),
         (PROTOCOL, f"At least the last {state.REQUESTS_MAX:,} request ids"),
     ],
 )

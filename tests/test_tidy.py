@@ -25,6 +25,7 @@ OURS = {
         "queuectl.settings",
         "queuectl.tokens",
         "queuectl.views",
+        "queuectl.watching",
         "queuectld.core",
     ),
     "queuectld/journal": ("queuectld.journal",),

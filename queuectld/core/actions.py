@@ -133,7 +133,7 @@ def _retry(queue: "Queue", jobs: list[Job], now: int) -> None:
     Start again, now, with a fresh budget of attempts. The old attempts stay in the history.
     """
     again = sum(job.state == "cancelled" for job in jobs)
-    if again:
+    if again and not queue.peer.admin:
         check_queued(queue.state, queue.peer, again)
     # A queue may have been deleted while its jobs were finished.
     named_queues.make(queue, {job.queue.name for job in jobs})

@@ -5,6 +5,8 @@ A broken rule is a Refusal that names the field, the rule and what would be righ
 in part only.
 """
 
+from typing import TYPE_CHECKING
+
 from queuectl.protocol import (
     BATCH_JOBS_MAX,
     COMMAND_BYTES_MAX,
@@ -24,6 +26,9 @@ from queuectld.core.peer import Owner, Peer
 from queuectld.core.records import JobEnqueued, Stored
 from queuectld.core.refusal import Refusal
 from queuectld.core.state import State
+
+if TYPE_CHECKING:
+    from queuectld.core.queue import Queue
 
 # Jobs that one daemon keeps, finished ones included: about 5 GB of memory.
 JOBS_MAX = 10_000_000
@@ -110,28 +115,34 @@ def _check_text(field: str, text: str, bytes_max: int) -> None:
 
 
 def _check_command(spec: JobSpec) -> None:
-    ways_count = (spec.command is not None) + (spec.script is not None or spec.argv is not None)
-    if ways_count != 1:
-        what = "needs" if not ways_count else "has more than one of"
-        raise Refusal("usage", f"a job {what} command, argv or script; give exactly one", "command")
     if spec.command is not None:
+        if spec.script is not None or spec.argv is not None:
+            raise _ways_refusal("has more than one of")
         if not spec.command.strip():
             raise Refusal("usage", "command must not be empty, for example: echo hi", "command")
         _check_text("command", spec.command, COMMAND_BYTES_MAX)
+        return
     if spec.script is not None:
         if not spec.script:
             raise Refusal("usage", "script must not be empty", "script")
         _check_text("script", spec.script, JOB_BYTES_MAX)
         _check_text("script_name", spec.script_name or "", 4096)
+    elif spec.argv is None:
+        raise _ways_refusal("needs")
+    elif not spec.argv or not spec.argv[0]:
+        raise Refusal("usage", 'argv must name a program, for example ["make", "-j2"]', "argv")
     if spec.argv is not None:
-        if spec.script is None and (not spec.argv or not spec.argv[0]):
-            raise Refusal("usage", 'argv must name a program, for example ["make", "-j2"]', "argv")
         for each in spec.argv:
             _check_text("argv", each, COMMAND_BYTES_MAX)
         if sum(map(_size_bytes, [*spec.argv, spec.script or ""])) > JOB_BYTES_MAX:
             raise Refusal(
                 "usage", f"argv, with a script, must have at most {JOB_BYTES_MAX} bytes", "argv"
             )
+
+
+def _ways_refusal(what: str) -> Refusal:
+    message = f"a job {what} command, argv or script; give exactly one"
+    return Refusal("usage", message, "command")
 
 
 def check_batch(state: State, request: Enqueue) -> None:
@@ -165,7 +176,7 @@ def check_queued(state: State, peer: Peer, count: int) -> None:
     Refuse a member more jobs that wait, run or are dead than the settings grant. Dead ones count
     because nothing but the member forgets them.
     """
-    limit = None if peer.admin else state.setting("user_queued_max")
+    limit = state.setting("user_queued_max")
     if limit is None:
         return
     share = state.shares.by_owner.get(peer.uid)
@@ -185,7 +196,7 @@ def check_bytes(state: State, peer: Peer) -> None:
     Refuse a member who keeps more in memory than the settings grant. The request that goes beyond
     is still taken, so that nothing has to be encoded to be weighed.
     """
-    limit = None if peer.admin else state.setting("user_bytes_max")
+    limit = state.setting("user_bytes_max")
     if limit is None:
         return
     share = state.shares.by_owner.get(peer.uid)
@@ -202,8 +213,6 @@ def check_stored(stored: list[Stored]) -> None:
     """
     Refuse a batch that the journal could not take in one piece.
     """
-    if len(stored) == 1:
-        return  # The limits of its fields, together, are below this one.
     if sum(len(each.body) for each in stored) > BATCH_RECORDS_BYTES_MAX:
         raise Refusal(
             "usage",
@@ -264,36 +273,28 @@ def check_priority(peer: Peer, priority: int) -> None:
         )
 
 
-def _check_time(spec: JobSpec, now: int) -> None:
-    if spec.delay_ms is not None:
-        _check_range("delay", spec.delay_ms, 0, SPAN_MS_MAX, " ms")
-    if spec.run_at is not None:
-        if spec.delay_ms is not None:
-            raise Refusal("usage", "run_at and delay exclude each other; give one", "run_at")
-        if not 0 <= spec.run_at <= now + SPAN_MS_MAX:
-            raise Refusal("usage", "run_at must be a time within the next ten years", "run_at")
-
-
 def _check_output(spec: JobSpec, has_journal: bool) -> None:
     if spec.output == "journal" and not has_journal:
         rule = "output journal needs the system's journal, which does not listen here"
         raise Refusal("usage", rule, "output")
 
 
-def _due(spec: JobSpec, now: int, wall_offset_ms: int) -> tuple[JobState, int]:
+def _due_at(spec: JobSpec, now: int, wall_offset_ms: int) -> int:
     """
-    Return the state that a new job begins in, and when it is due.
+    Return when a new job is due, 0 if that is now. Raises Refusal.
     """
-    due_at = 0
-    if spec.run_at is not None:
-        due_at = max(spec.run_at - wall_offset_ms, 1)
-    elif spec.delay_ms:
+    if spec.delay_ms is not None:
+        _check_range("delay", spec.delay_ms, 0, SPAN_MS_MAX, " ms")
+        if spec.run_at is not None:
+            raise Refusal("usage", "run_at and delay exclude each other; give one", "run_at")
         due_at = now + spec.delay_ms
-    if due_at <= now:
-        due_at = 0
-    if spec.hold:
-        return "held", due_at
-    return ("scheduled", due_at) if due_at else ("pending", 0)
+    elif spec.run_at is not None:
+        if not 0 <= spec.run_at <= now + SPAN_MS_MAX:
+            raise Refusal("usage", "run_at must be a time within the next ten years", "run_at")
+        due_at = spec.run_at - wall_offset_ms
+    else:
+        return 0
+    return due_at if due_at > now else 0
 
 
 def _directory(spec: JobSpec, owner: Owner, request: Enqueue) -> str:
@@ -311,29 +312,24 @@ def _directory(spec: JobSpec, owner: Owner, request: Enqueue) -> str:
 
 
 def admit(
-    state: State,
-    peer: Peer,
+    queue: "Queue",
     owner: Owner,
     request: Enqueue,
     index: int,
-    *,
     number: int,
     env_id: int,
     shared_env_bytes: int,
-    has_journal: bool,
     now: int,
-    wall_offset_ms: int,
 ) -> JobEnqueued:
     """
-    Return the record that makes the request's job *index* with this number. Raises Refusal.
+    Return the record that makes the request's job *index* with this number. Raises Refusal. That
+    its named queue may be made is for the caller to see to.
     """
     spec = request.jobs[index]
+    peer = queue.peer
     _check_command(spec)
     if spec.id is not None:
-        _check_id(state, owner.peer, spec.id)
-    queue = spec.queue if spec.queue is not None else DEFAULT_QUEUE
-    if queue not in state.queues:
-        check_name(queue, "queue")
+        _check_id(queue.state, owner.peer, spec.id)
     if spec.priority:
         check_priority(peer, spec.priority)
     if spec.max_retries is not None:
@@ -342,18 +338,19 @@ def admit(
         _check_range("timeout", spec.timeout_ms, 1, SPAN_MS_MAX, " ms")
     if spec.kill_after_ms is not None:
         _check_range("kill_after", spec.kill_after_ms, 0, SPAN_MS_MAX, " ms")
-    _check_time(spec, now)
-    _check_output(spec, has_journal)
+    due_at = _due_at(spec, now, queue.wall_offset_ms)
+    _check_output(spec, queue.host.has_journal)
     if spec.env:
         check_env(spec.env, shared_env_bytes)
-    job_state, due_at = _due(spec, now, wall_offset_ms)
+    state: JobState = "held" if spec.hold else "scheduled" if due_at else "pending"
+    asker = peer if owner.is_other else None
     # In the order of the fields: by name, so many take longer than all the checks above.
     return JobEnqueued(
         number,
         now,
-        job_state,
+        state,
         due_at,
-        queue,
+        DEFAULT_QUEUE if spec.queue is None else spec.queue,
         spec.priority,
         env_id,
         _directory(spec, owner, request),
@@ -373,7 +370,7 @@ def admit(
         index,
         owner.peer.uid,
         owner.peer.user or None,
-        peer.uid if owner.is_other else None,
-        peer.user if owner.is_other else None,
+        None if asker is None else asker.uid,
+        None if asker is None else asker.user,
         "journal" if spec.output == "journal" else None,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from queuectld.core.job import Job
 from queuectld.core.peer import Peer
 
 
@@ -84,6 +85,25 @@ class AwaitJobs(Effect, frozen=True):
     waiting: list[int]  # those of them that have not finished
     any: bool
     peer: Peer
+
+
+class WatchJobs(Effect, frozen=True):
+    """
+    Tell a client what happens to jobs from now on.
+    """
+
+    client: int
+    numbers: frozenset[int] | None  # the jobs that are meant; None: all that pass the filters
+    request: Any  # watching.Watch
+    peer: Peer
+
+
+class TellForgotten(Effect, frozen=True):
+    """
+    Tell those who watch that these jobs left the history. Nobody else knows them any more.
+    """
+
+    jobs: list[Job]
 
 
 class DeleteOutput(Effect, frozen=True):

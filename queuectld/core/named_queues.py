@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 
 def check_new(queue: "Queue", name: str, new: set[str]) -> None:
     """
-    Refuse one named queue too many. *new* are those that the same request makes.
+    Refuse a named queue that cannot be made: its name, or one too many. *new* are those that the
+    same request makes.
     """
     known = queue.state.queues.get(name)
     if name in new or (known is not None and known.listed):
         return
+    check_name(name, "queue")
     listed_count = sum(each.listed for each in queue.state.queues.values())
     if listed_count + len(new) >= QUEUES_MAX:
         raise Refusal(

@@ -62,18 +62,21 @@ class Environments:
         self._state = state
         self._env = env
         self.new: list[EnvironmentStored] = []
-        #: By the uid of whose they are.
-        self._ids = {peer.uid: self._id_of(env, peer.uid)}
+        self._own_id = self._id_of(env, peer.uid)
+        #: Of what is left for others, by the uid of whose they are.
+        self._left_ids: dict[int | None, int] = {}
 
     def id_for(self, owner: Owner) -> int:
         """
         Return the id of what the jobs of *owner* get.
         """
+        if not owner.is_other:
+            return self._own_id
         uid = owner.peer.uid
-        if uid not in self._ids:
-            kept = {name: value for name, value in self._env.items() if name not in PERSONAL}
-            self._ids[uid] = self._id_of(kept, uid)
-        return self._ids[uid]
+        if uid not in self._left_ids:
+            left = {name: value for name, value in self._env.items() if name not in PERSONAL}
+            self._left_ids[uid] = self._id_of(left, uid)
+        return self._left_ids[uid]
 
     def _id_of(self, env: dict[str, str], uid: int | None) -> int:
         known = self._state.env_id(env, uid)

@@ -20,7 +20,7 @@ from typing import Any
 
 from queuectl.views import JobState, RunEnd
 from queuectld.core import requests
-from queuectld.core.effects import AckExit, DeleteOutput, Effect, Reply, SignalRun
+from queuectld.core.effects import AckExit, DeleteOutput, Effect, Reply, SignalRun, TellForgotten
 from queuectld.core.ending import describe_end, end_of, ended
 from queuectld.core.events import (
     ClockStepped,
@@ -248,6 +248,7 @@ class Queue:
                 self.do(DeleteOutput(job.number, attempts))
             if not self.state.environments[env_id].jobs:
                 self.record(EnvironmentForgotten(env_id))
+        self.do(TellForgotten(jobs))
 
     def max_retries(self, job: Job) -> int:
         """

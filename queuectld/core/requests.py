@@ -41,6 +41,7 @@ from queuectl.protocol import (
 )
 from queuectl.settings import canonical, check
 from queuectl.views import FINISHED_STATES, JobError
+from queuectl.watching import Watch
 from queuectld.core import measuring, named_queues, selection, views
 from queuectld.core.actions import act, edit
 from queuectld.core.admission import (
@@ -58,6 +59,7 @@ from queuectld.core.owners import Environments, owner_of
 from queuectld.core.peer import Owner
 from queuectld.core.records import JobEnqueued, SettingsChanged, store
 from queuectld.core.refusal import Refusal
+from queuectld.core.watching import watch
 
 if TYPE_CHECKING:
     from queuectld.core.queue import Queue
@@ -97,27 +99,30 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     if queue.storage_full:
         raise Refusal("try_later", "the disk of the journal is full; make room, then try again")
     check_batch(state, request)
-    check_queued(state, queue.peer, len(request.jobs))
-    check_bytes(state, queue.peer)
+    if not queue.peer.admin:
+        check_queued(state, queue.peer, len(request.jobs))
+        check_bytes(state, queue.peer)
     environments = Environments(state, queue.peer, request.env)
     new_queues: set[str] = set()
     records, errors = _admit_all(queue, request, environments, new_queues, now)
-    stored = [store(record) for record in records]
-    check_stored(stored)
+    stored = list(map(store, records))
+    if len(stored) > 1:  # The limits of one job's fields, together, are below this one.
+        check_stored(stored)
     for environment in environments.new:
         if any(record.env_id == environment.env_id for record in records):
             queue.record(environment)
     if new_queues:
         named_queues.make(queue, new_queues)
     ids: list[str | None] = [None] * len(request.jobs)
-    for record, each in zip(records, stored, strict=True):
-        queue.record(record, each)
+    for index, record in enumerate(records):
+        queue.record(record, stored[index])
         ids[record.request_index] = _id_told(queue, record.uid, record.name, record.number)
     jobs = []
     if request.want_jobs:
         made_jobs = [state.jobs[record.number] for record in records]
         jobs = [views.job_view(queue, job, queue.peer) for job in made_jobs]
-    response = Enqueued(call=request.call, ids=ids, errors=errors, jobs=jobs, durable=queue.durable)
+    # In the order of the fields: by name they take four times as long.
+    response = Enqueued(ids, errors, jobs, False, queue.durable, call=request.call)
     queue.do(Reply(client, response))
 
 
@@ -141,6 +146,7 @@ def _admit_all(
         batch_names = {spec.id for spec in request.jobs if spec.id is not None}
     names: set[tuple[int | None, str]] = set()
     state = queue.state
+    queues = state.queues
     number = state.next_number
     own = Owner(queue.peer)
     shared_env_bytes = 0  # Counted when the first job comes that has variables of its own.
@@ -153,20 +159,11 @@ def _admit_all(
                 raise Refusal("conflict", f"id {shorten(spec.id)} is twice here", "id")
             if spec.env and not shared_env_bytes:
                 shared_env_bytes = env_bytes(request.env)
-            record = admit(
-                state,
-                queue.peer,
-                owner,
-                request,
-                index,
-                number=number,
-                env_id=environments.id_for(owner),
-                shared_env_bytes=shared_env_bytes,
-                has_journal=queue.host.has_journal,
-                now=now,
-                wall_offset_ms=queue.wall_offset_ms,
-            )
-            named_queues.check_new(queue, record.queue, new_queues)
+            env_id = environments.id_for(owner)
+            record = admit(queue, owner, request, index, number, env_id, shared_env_bytes, now)
+            named = queues.get(record.queue)
+            if named is None or not named.listed:
+                named_queues.check_new(queue, record.queue, new_queues)
         except Refusal as refusal:
             if not request.partial:
                 refusal.index = index if len(request.jobs) > 1 else None
@@ -403,6 +400,7 @@ HANDLERS: dict[type, Callable[["Queue", int, Any, int], None]] = {
     Act: act,
     Edit: edit,
     Wait: _wait,
+    Watch: watch,
     StartWorkers: _start_workers,
     StopWorkers: _stop_workers,
     ListWorkers: _list_workers,

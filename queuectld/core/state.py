@@ -94,6 +94,8 @@ class State:
         self.configured_by: dict[str, str] = {}
         self.environments: dict[int, Environment] = {}
         self._env_ids: dict[tuple[int | None, bytes], int] = {}
+        #: What env_id() found last: variables, owner, id.
+        self._env_found: tuple[dict[str, str], int | None, int] | None = None
         #: Request id -> the jobs it made. Two generations.
         self._requests: dict[str, list[Made]] = {}
         self._requests_before: dict[str, list[Made]] = {}
@@ -187,7 +189,14 @@ class State:
         """
         Return the id under which exactly these variables of an account are stored, if they are.
         """
-        return self._env_ids.get((owner, _encode_env(env)))
+        # Most requests bring the variables of the one before, and those are known at a glance.
+        found = self._env_found
+        if found is not None and found[0] == env and found[1] == owner:
+            return found[2]
+        env_id = self._env_ids.get((owner, _encode_env(env)))
+        if env_id is not None:
+            self._env_found = (env, owner, env_id)
+        return env_id
 
     def env(self, env_id: int) -> dict[str, str]:
         """
@@ -417,6 +426,7 @@ class State:
 
     def _environment_forgotten(self, record: EnvironmentForgotten) -> None:
         environment = self.environments.pop(record.env_id)
+        self._env_found = None
         del self._env_ids[environment.owner, environment.packed]
         self.shares.by_owner[environment.owner].size_bytes -= len(environment.packed)
 

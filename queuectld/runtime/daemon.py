@@ -22,18 +22,15 @@ from typing import Any
 from queuectl.protocol import Refused
 from queuectld.core.effects import (
     AckExit,
-    AwaitJobs,
     DeleteOutput,
     Effect,
     Reply,
     SignalRun,
     StartRun,
     StopDaemon,
-    StreamLogs,
 )
 from queuectld.core.events import ClockStepped, Event, Requested, StorageChanged, TimerFired
 from queuectld.core.queue import Queue
-from queuectld.core.records import JobEnqueued
 from queuectld.journal.errors import JournalFailed, JournalFull
 from queuectld.journal.frames import BATCH_BYTES_MAX, pack_record
 from queuectld.journal.journal import Journal
@@ -49,8 +46,8 @@ from queuectld.runtime.reports import REPORTS
 from queuectld.runtime.runner_link import RunnerLink
 from queuectld.runtime.server import Server
 from queuectld.runtime.status import status_line
-from queuectld.runtime.streams import Streams
 from queuectld.runtime.systemd import ServiceManager
+from queuectld.runtime.telling import TELLING, Telling
 
 # How long whoever starts a daemon waits for its runner.
 READY_MS_MAX = 2_000
@@ -93,7 +90,6 @@ class Daemon:
         self.version = version
         self.log = log
         self.manager = manager
-        self.job_log = job_log
         self.throw_away = throw_away
         self.started_at = clock.now()
         self.failed = False
@@ -103,8 +99,9 @@ class Daemon:
         self.committer = Committer()
         self.watch(self.committer.wake_fd, self._committed)
         self.output = OutputStore(f"{state_dir}/output")
-        self.streams = Streams(queue, self.output, self.reply, self._send, self._may_stream)
         self.housekeeping = Housekeeping(self)
+        ways = clock.now, self.reply, self._send, self._may_stream
+        self.telling = Telling(queue, self.output, self.housekeeping, job_log, *ways)
         self.server: Server | None = None
         self.runner: RunnerLink | None = None
         self._stopping = False
@@ -116,7 +113,6 @@ class Daemon:
         #: Whether the committer's task is that batch, not one of the housekeeping's.
         self._committing = False
         self._storage_full = False
-        self._poll_at: int | None = None
         self._tell_ready: Callable[[], None] | None = None
 
     # --- wiring, used by main.py ------------------------------------------------------------
@@ -145,7 +141,7 @@ class Daemon:
             self.event(Requested(client, request, peer, look_up(request, peer)))
 
         server.handle = handle
-        server.gone = self.streams.client_gone
+        server.gone = self.telling.client_gone
         self.server = server
 
     def when_ready(self, tell: Callable[[], None]) -> None:
@@ -208,9 +204,7 @@ class Daemon:
         self._submit()
         if self._tell_ready is not None:
             self._look_whether_ready(now, self._tell_ready)
-        if self._poll_at is not None and now >= self._poll_at:
-            self._poll_at = None
-            self.streams.poll()
+        self.telling.attend(now)
         if self.server is not None:
             self.server.flush(now)
 
@@ -235,16 +229,13 @@ class Daemon:
             return 0
         waiting = bool(self.queue.state.members["scheduled"])
         sleep_ms = SLEEP_SCHEDULED_MS_MAX if waiting else SLEEP_MS_MAX
-        if self._poll_at is None:
-            self._poll_at = self.streams.next_deadline(now)
         for deadline in (
             None if self._tell_ready is None else self.started_at + READY_MS_MAX,
             due_at,
-            self._poll_at,
             self.runner.next_deadline() if self.runner is not None else None,
             self.server.next_deadline() if self.server is not None else None,
             self.housekeeping.next_deadline(),
-            self.job_log.next_deadline(),
+            self.telling.next_deadline(now),
             self.manager.next_deadline(),
         ):
             if deadline is not None and deadline - now < sleep_ms:
@@ -261,7 +252,6 @@ class Daemon:
         if self.server is not None:
             self.server.attend(now)
         self.housekeeping.attend(now)
-        self.job_log.attend(now)
         self.manager.attend(now, healthy=self._healthy(), status=lambda: status_line(self))
         if due_at is not None and due_at <= now:
             self.event(TimerFired())
@@ -387,15 +377,7 @@ class Daemon:
             for effect in batch.effects:
                 if type(effect) is not StartRun:
                     self.perform(effect)
-            now = self.clock.now()
-            for record in batch.records:
-                if isinstance(record, JobEnqueued) and record.by_uid is None:
-                    continue  # Most of them, and nobody can wait for a job that was not there.
-                number = getattr(record, "number", None)
-                if number is not None:
-                    self.streams.changed(number)
-                self.housekeeping.told(record)  # The last output, then the end, in the journal.
-                self.job_log.tell(record, self.queue.state, now)
+            self.telling.tell(batch.records, self.clock.now())
         self._note_storage()
         self._submit()
 
@@ -460,10 +442,8 @@ class Daemon:
         elif isinstance(effect, SignalRun):
             if self.runner is not None:
                 self.runner.signal(effect.number, effect.attempt, effect.signal)
-        elif isinstance(effect, StreamLogs):
-            self.streams.open(effect)
-        elif isinstance(effect, AwaitJobs):
-            self.streams.wait(effect)
+        elif isinstance(effect, TELLING):
+            self.telling.perform(effect)
         elif isinstance(effect, DeleteOutput):
             self.output.delete(effect.number, effect.attempts)
         else:

@@ -40,6 +40,7 @@ from queuectl.protocol import (
     Welcome,
     encode,
 )
+from queuectl.watching import Changed, Watch
 from queuectld.core.admission import excerpt, shorten
 from queuectld.core.peer import Peer
 from queuectld.runtime.connection import WRITE_BYTES_MAX, Connection
@@ -69,10 +70,10 @@ _UNDECODABLE = (MsgspecError, RecursionError, UnicodeDecodeError)
 # Requests that may be about thousands of jobs, for which they take up to some 10 ms each, and those
 # whose answer may be long: what a connection has not read is looked at before each of them.
 _LONG = frozenset(
-    {Act, Edit, GetHistory, GetMetrics, List, ListQueues, ListWorkers, Logs, Show, Wait}
+    {Act, Edit, GetHistory, GetMetrics, List, ListQueues, ListWorkers, Logs, Show, Wait, Watch}
 )
 # Responses that do not end a request.
-_UNASKED = frozenset({Output, Welcome})
+_UNASKED = frozenset({Changed, Output, Welcome})
 _KNOWN_OPS = frozenset(request.__struct_config__.tag for request in Request.__args__)
 
 

@@ -49,10 +49,13 @@ class LogStream:
         self.only = effect.only
         self.follow = effect.request.follow
         self.tail_lines = effect.request.tail_lines
+        self.tail_bytes = effect.request.tail_bytes
         self.offset = max(effect.request.offset, 0)
         self.fd: int | None = None
         #: There is more to send now.
         self.hungry = False
+        #: All there was had been sent when it was last looked: what comes now was written since.
+        self.up_to_date = False
         #: Nothing more comes before a record tells so.
         self.waits_for_record = False
         #: The job as it was last seen: it may be forgotten while somebody reads its output.
@@ -89,12 +92,14 @@ class Streams:
         self,
         queue: Queue,
         output: OutputStore,
+        now: Callable[[], int],
         reply: Callable[[int, Any], None],
         send: Callable[[int, Any], None],
         may_stream: Callable[[int], bool | None],
     ) -> None:
         self._queue = queue
         self._output = output
+        self._now = now
         self._reply = reply
         self._send = send
         self._may_stream = may_stream
@@ -123,6 +128,8 @@ class Streams:
             return
         stream = LogStream(effect, job_view(self._queue, job, effect.peer))
         self._streams.append(stream)
+        if stream.tail_bytes is not None:
+            self._tell_beginning(stream)
         self._step(stream)
 
     def _too_many(self, peer: Peer) -> str | None:
@@ -167,6 +174,8 @@ class Streams:
         Send what there is; end the stream if nothing more will come.
         """
         stream.hungry = stream.waits_for_record = False
+        at = self._now() if stream.up_to_date else None
+        stream.up_to_date = False
         for _ in range(CHUNKS_PER_STEP_MAX):
             may_stream = self._may_stream(stream.client)
             if may_stream is None:
@@ -180,7 +189,7 @@ class Streams:
             if job is not None:
                 stream.view = job_view(self._queue, job, stream.peer)
             try:
-                sent = self._send_chunk(stream)
+                sent = self._send_chunk(stream, at)
             except OSError as error:
                 self._end(stream, told=False)
                 message = f"the output could not be read: {error.strerror}"
@@ -190,6 +199,7 @@ class Streams:
             if sent:
                 continue
             if not over and stream.follow:
+                stream.up_to_date = True
                 stream.waits_for_record = job is not None and job.state != "processing"
                 return
             finished = job is None or job.state in FINISHED_STATES
@@ -199,6 +209,7 @@ class Streams:
             assert job is not None
             if job.attempt == stream.attempt:
                 stream.waits_for_record = True
+                stream.up_to_date = True
                 return
             stream.close()
             stream.attempt, stream.offset, stream.tail_lines = stream.attempt + 1, 0, None
@@ -211,9 +222,20 @@ class Streams:
         # Not made yet, unless the job finished without it.
         return attempt <= job.attempt or job.state in FINISHED_STATES
 
-    def _send_chunk(self, stream: LogStream) -> bool:
+    def _tell_beginning(self, stream: LogStream) -> None:
         """
-        Send the next piece of output, if there is one.
+        Begin near the end of what there is, and say where that is.
+        """
+        stream.fd = self._output.open(stream.number, stream.attempt)
+        if stream.fd is not None:
+            size = os.fstat(stream.fd).st_size
+            stream.offset = max(size - max(stream.tail_bytes or 0, 0), 0)
+        beginning = Output(call=stream.call, attempt=stream.attempt, offset=stream.offset, data=b"")
+        self._send(stream.client, beginning)
+
+    def _send_chunk(self, stream: LogStream, at: int | None) -> bool:
+        """
+        Send the next piece of output, if there is one. *at* is when it was written, if known.
         """
         if stream.fd is None:
             stream.fd = self._output.open(stream.number, stream.attempt)
@@ -231,6 +253,7 @@ class Streams:
             offset=chunk.offset,
             data=chunk.data,
             dropped_bytes=chunk.dropped_bytes,
+            at=at,
         )
         self._send(stream.client, response)
         return True

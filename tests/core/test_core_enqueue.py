@@ -186,6 +186,22 @@ def test_jobs_with_the_same_environment_share_it() -> None:
     assert 2 == len(talk.queue.state.environments)
 
 
+@pytest.mark.parametrize("env", [{}, {"A": "1"}])
+def test_a_forgotten_environment_is_stored_anew(env: dict[str, str]) -> None:
+    """
+    Who asks for the variables of the request before shares them, unless its jobs were forgotten.
+    """
+    talk = Conversation()
+    for _ in range(2):
+        for job in ("a", "b"):
+            talk.request(Enqueue(jobs=[JobSpec(command="x", id=job)], env=env))
+            assert (env, 1) == (talk.detail(job).env, len(talk.queue.state.environments))
+        talk.exit("a")
+        talk.exit("b")
+        talk.act("prune", "a", "b")
+        assert {} == talk.queue.state.environments
+
+
 # --- requests that come twice -------------------------------------------------------------------
 
 

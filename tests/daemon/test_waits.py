@@ -33,6 +33,7 @@ class Waits:
         self.streams = Streams(
             self.queue,
             OutputStore(str(directory / "output")),
+            lambda: 2_000,
             lambda client, response: self.answers.append((client, response)),
             lambda client, response: None,
             lambda client: True,

@@ -126,13 +126,22 @@ def test_contents(packages: Packages) -> None:
     need("dpkg-deb")
     names = {name for name, each in deb_members(packages.deb).items() if each.isfile()}
     inside = {name.removeprefix(LIBRARY) for name in names if name.startswith(LIBRARY)}
-    expected = {"queuectl", "queuectld", "msgspec", "rich", "structlog", "launch.py", "python"}
+    pinned = re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "packaging/wheels.txt").read_text())
+    single = {"typing_extensions": "typing_extensions.py"}
+    libraries = {each.replace("-", "_") for each in pinned}
+    expected = {"queuectl", "queuectld", "launch.py", "python"}
+    expected |= {single.get(each, each) for each in libraries}
     compiled = {path.stem for path in (ROOT / "queuectld/runner").glob("*.c")}
     assert expected | compiled == {name.partition("/")[0] for name in inside}
     modules = [re.findall(r"\.cpython-(\d+)-", name) for name in inside if name.endswith(".so")]
-    assert [["311"], ["312"], ["313"], ["314"]] == sorted(modules)
+    # Of msgspec and of markupsafe.
+    assert [["311"]] * 2 + [["312"]] * 2 + [["313"]] * 2 + [["314"]] * 2 == sorted(modules)
+    checkout = (ROOT / "queuectl/web").rglob("*.*")
+    shown = {os.fspath(path.relative_to(ROOT)) for path in checkout if path.suffix != ".pyc"}
+    assert shown <= inside
     assert not [name for name in names if name.endswith((".pyc", ".pyi")) or "/tests/" in name]
     units = ("queuectld.service", "queuectld.socket", "queuectl-runner.service")
+    units += ("queuectl-web.service",)
     for folder in ("system", "user"):
         assert {f"/usr/lib/systemd/{folder}/{unit}" for unit in units} <= names
     assert {"/usr/lib/sysusers.d/queuectl.conf", "/usr/lib/tmpfiles.d/queuectl.conf"} <= names

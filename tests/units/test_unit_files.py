@@ -29,9 +29,9 @@ def values(unit: str, key: str) -> list[str]:
 
 def test_the_units_are_found() -> None:
     """
-    Three units for the machine, three for a user.
+    Four units for the machine, four for a user.
     """
-    assert 6 == len(UNITS), UNITS
+    assert 8 == len(UNITS), UNITS
 
 
 @analyze
@@ -48,15 +48,30 @@ def test_systemd_understands_every_line(unit: Path) -> None:
 
 
 @analyze
-def test_the_daemon_is_locked_in() -> None:
+@pytest.mark.parametrize("unit", ["queuectld.service", "queuectl-web.service"])
+def test_who_parses_what_strangers_send_is_locked_in(unit: str) -> None:
     """
-    The unit of the process that parses what strangers send scores 1.5 or less.
+    The units of the daemon and of the web gateway score 1.5 or less.
     """
     command = ["systemd-analyze", "security", "--offline=true", "--no-pager"]
-    unit = ROOT / "systemd/queuectld.service"
-    said = subprocess.run([*command, unit], capture_output=True, text=True, check=False).stdout
+    path = ROOT / "systemd" / unit
+    said = subprocess.run([*command, path], capture_output=True, text=True, check=False).stdout
     score = said.splitlines()[-1].partition(":")[2].split()[0]
     assert float(score) <= 1.5, said
+
+
+def test_the_web_gateway_is_nobody() -> None:
+    """
+    Its account may connect to the daemon and that is all; it has no link that lets somebody in
+    without a token, and what enables the queue does not enable it.
+    """
+    [account] = values("queuectl-web.service", "User")
+    accounts = (ROOT / "systemd/sysusers.conf").read_text()
+    assert f"u {account} " in accounts
+    assert f"m {account} queuectl\n" in accounts
+    [command] = values("queuectl-web.service", "ExecStart")
+    assert " --tokens-only " in command
+    assert [] == [line for line in values("queuectld.service", "Also") if "web" in line]
 
 
 def test_jobs_are_not_the_units() -> None:

@@ -1,0 +1,155 @@
+"""
+The bodies of requests: what type they may have, how long they may be, and reading them.
+
+A body is read whole before a route runs, so that what is too long or too slow never gets that far.
+Nothing is accepted that a page of another origin can make a browser send without asking first
+(text/plain, multipart), except a form, and that only where pages are and with a CSRF token in it.
+"""
+
+import asyncio
+from urllib.parse import parse_qs
+
+from starlette.types import Message, Receive
+
+from queuectl.web.arrival import Arrival
+from queuectl.web.refusals import Refusal
+
+#: A batch of jobs is one frame of 4 MiB to the daemon; JSON spells the same out at greater length.
+BODY_BYTES_MAX = 8 << 20
+FORM_BYTES_MAX = 64 << 10
+#: Bodies that are held at once.
+BODIES_BYTES_MAX = 64 << 20
+#: How long a body may take to arrive.
+BODY_SECONDS_MAX = 30.0
+
+FORM_TYPE = "application/x-www-form-urlencoded"
+JSON_TYPES = frozenset({"application/json", "application/x-ndjson"})
+
+
+class Bodies:
+    """
+    The bodies that are held now.
+    """
+
+    def __init__(self) -> None:
+        self._held_bytes = 0
+
+    def admit(self, announced_bytes: int) -> None:
+        """
+        Make room for a body. release() must follow.
+        """
+        if self._held_bytes + announced_bytes > BODIES_BYTES_MAX:
+            raise Refusal(503, "try_later", "too many long requests at once", {"Retry-After": "1"})
+        self._held_bytes += announced_bytes
+
+    def release(self, announced_bytes: int) -> None:
+        """
+        Give that room back.
+        """
+        self._held_bytes -= announced_bytes
+
+
+def announced_bytes(arrival: Arrival) -> int:
+    """
+    Return how long a request says that its body is; the most there may be, if it does not say.
+
+    Refuses what may have no body, what has too long a one and what has one of a wrong type.
+    """
+    headers = arrival.headers
+    text = headers.get("content-length", "0")
+    length = int(text) if text.isascii() and text.isdigit() else -1
+    if length < 0:
+        raise Refusal(400, "usage", "Content-Length is not a number")
+    chunked = "transfer-encoding" in headers
+    if not length and not chunked:
+        return 0
+    if arrival.is_websocket or not arrival.changes:
+        raise Refusal(400, "usage", f"{arrival.method} takes no body")
+    limit = _check_type(arrival)
+    if length > limit:
+        raise Refusal(413, "usage", f"the body has {length} bytes, the limit is {limit}")
+    return limit if chunked else length
+
+
+def _check_type(arrival: Arrival) -> int:
+    """
+    Return how long a body of its type may be.
+    """
+    headers = arrival.headers
+    given = headers.get("content-type", "").partition(";")[0].strip().lower()
+    form = is_form(arrival)
+    encoding = headers.get("content-encoding", "identity").lower()
+    if encoding != "identity" or not (form or given in JSON_TYPES):
+        raise Refusal(415, "usage", "Content-Type must be application/json")
+    return FORM_BYTES_MAX if form else BODY_BYTES_MAX
+
+
+def is_form(arrival: Arrival) -> bool:
+    """
+    Whether it is a form of a page. The API takes none.
+    """
+    given = arrival.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return given == FORM_TYPE and not arrival.path.startswith("/api/")
+
+
+async def read_body(receive: Receive, bytes_max: int) -> bytes:
+    """
+    Return the whole body. Raises Refusal, ClientGone.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                body += message.get("body", b"")
+                if len(body) > bytes_max:
+                    raise Refusal(
+                        413,
+                        "usage",
+                        f"the body is over the limit of {bytes_max} bytes",
+                        {"Connection": "close"},
+                    )
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise Refusal(
+            408,
+            "timed_out",
+            f"the body did not arrive within {BODY_SECONDS_MAX:.0f} seconds",
+            {"Connection": "close"},
+        ) from None
+
+
+class ClientGone(Exception):
+    """
+    The client hung up before its body was whole: there is nobody to answer.
+    """
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """
+    Return what gives *body* first and then goes on with *receive*.
+    """
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def form_field(body: bytes, name: str) -> str:
+    """
+    Return a field of a form; nothing if it is not there once.
+    """
+    try:
+        values = parse_qs(body.decode(), max_num_fields=100).get(name, [])
+    except ValueError:
+        return ""
+    return values[0] if len(values) == 1 else ""

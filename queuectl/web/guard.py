@@ -1,0 +1,209 @@
+"""
+What stands before every route: nothing runs that has not passed here.
+
+In this order: the proxy, if there is one; sizes; Host; method; origin; the body's type and length;
+who asks; the body itself; CSRF. What is refused has asked the daemon nothing, but for the token.
+
+Who asks is, in this order:
+
+- `Authorization: Bearer TOKEN`: the token's account. No page of another origin can send it.
+- The session cookie: the account that its browser logged in as. What changes something must repeat
+  the session's CSRF token, in the header `X-CSRF-Token` or a form's field `csrf_token`.
+- Nobody. A few paths are open to nobody: see OPEN. For the others a browser is sent to log in.
+
+Every answer, refusals included, leaves with the headers that tell browsers to be strict.
+"""
+
+import asyncio
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from queuectl.web import bodies
+from queuectl.web.arrival import (
+    CHANGES,
+    LOOKS,
+    Arrival,
+    check_host,
+    check_origin,
+    check_size,
+)
+from queuectl.web.authentication import identify
+from queuectl.web.gateway import Gateway, token_id
+from queuectl.web.log import log
+from queuectl.web.refusals import Refusal, answer
+from queuectl.web.sessions import Session
+from queuectl.web.visitor import VISITOR, Visitor
+
+#: Paths that ask nobody who they are: whether the process lives, logging in, and what pages are
+#: made of. What ends in a slash stands for all below it.
+OPEN = ("/healthz", "/login", "/login/", "/static/", "/favicon.ico")
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+STRICT_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",  # What frame-ancestors says, for browsers that do not know it.
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+#: What a gateway with TLS says to browsers: never come without.
+HSTS = "max-age=31536000"
+
+
+class Guard:
+    """
+    The gateway's ASGI application: *app* behind the rules above.
+    """
+
+    def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
+        self._app = app
+        self._gateway = gateway
+        self._bodies = bodies.Bodies()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Serve a request or a WebSocket.
+        """
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        address = scope["client"][0] if scope.get("client") else ""
+        send = _strict(send, self._gateway.configuration.scheme)
+        try:
+            arrival = Arrival(scope, self._gateway.configuration)
+            address = arrival.address
+            await self._admit(arrival, receive, send)
+        except Refusal as refusal:
+            if refusal.status != 303:
+                log.warning(
+                    "web_refused",
+                    address=address,
+                    method=scope.get("method", "WEBSOCKET"),
+                    path=scope["path"],
+                    status=refusal.status,
+                    reason=refusal.detail,
+                )
+            await answer(refusal, scope, send)
+        except bodies.ClientGone:
+            pass
+
+    # --- letting through ------------------------------------------------------------------------
+
+    async def _admit(self, arrival: Arrival, receive: Receive, send: Send) -> None:
+        """
+        Check everything, then let the routes serve it. Raises Refusal, ClientGone.
+        """
+        check_size(arrival)
+        check_host(arrival, self._gateway.hosts)
+        if arrival.method not in LOOKS | CHANGES:
+            allow = ", ".join(sorted(LOOKS | CHANGES))
+            raise Refusal(405, "usage", f"no method {arrival.method}", {"Allow": allow})
+        check_origin(arrival)
+        announced = bodies.announced_bytes(arrival)
+        visitor = None if _is_open(arrival.path) else await identify(self._gateway, arrival)
+        session = visitor.session if visitor else None
+        self._bodies.admit(announced)
+        try:
+            if announced:
+                body = await bodies.read_body(receive, announced)
+                receive = bodies.replay(body, receive)
+            else:
+                body = b""
+            if session and arrival.changes:
+                _check_csrf(session, arrival, body)
+            del body
+            scope = arrival.scope
+            scope["client"] = (arrival.address, 0)
+            kind = "ws" if arrival.is_websocket else "http"
+            scope["scheme"] = arrival.scheme.replace("http", kind)
+            if visitor is None:
+                await self._app(scope, receive, send)
+            else:
+                scope[VISITOR] = visitor
+                await self._serve(visitor, arrival, receive, send)
+        finally:
+            self._bodies.release(announced)
+
+    async def _serve(
+        self, visitor: Visitor, arrival: Arrival, receive: Receive, send: Send
+    ) -> None:
+        """
+        Run the route, for no longer than the visitor's session lasts.
+        """
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        session = visitor.session
+        task = asyncio.current_task()
+        assert task is not None
+        visitor.link.holders += 1
+        if session:
+            session.tasks.add(task)
+        try:
+            await self._app(arrival.scope, receive, watched)
+        except asyncio.CancelledError:
+            if session is None or not session.ended:
+                raise
+            task.uncancel()
+            if not status:
+                raise Refusal(401, "denied", "the session has ended: log in again") from None
+        finally:
+            visitor.link.holders -= 1
+            if session:
+                session.tasks.discard(task)
+            if arrival.changes:
+                log.info(
+                    "web_request",
+                    user=visitor.user,
+                    uid=visitor.uid,
+                    token=token_id(visitor.link.token),
+                    address=visitor.address,
+                    method="WEBSOCKET" if arrival.is_websocket else arrival.method,
+                    path=arrival.path,
+                    status=status or None,
+                )
+
+
+def _strict(send: Send, scheme: str) -> Send:
+    """
+    Return *send*, which adds STRICT_HEADERS to every answer.
+    """
+
+    async def strict(message: Message) -> None:
+        if message["type"] in ("http.response.start", "websocket.http.response.start"):
+            headers = MutableHeaders(scope=message)
+            for name, value in STRICT_HEADERS.items():
+                headers[name] = value
+            if scheme == "https":
+                headers["Strict-Transport-Security"] = HSTS
+            # What is shown to one visitor is for nobody else, and not for later.
+            headers.setdefault("Cache-Control", "no-store")
+        await send(message)
+
+    return strict
+
+
+def _is_open(path: str) -> bool:
+    return any(path == each or (each.endswith("/") and path.startswith(each)) for each in OPEN)
+
+
+def _check_csrf(session: Session, arrival: Arrival, body: bytes) -> None:
+    given = arrival.headers.get("x-csrf-token")
+    if given is None and bodies.is_form(arrival):
+        given = bodies.form_field(body, "csrf_token")
+    if arrival.is_websocket:
+        return  # Its Origin was checked, and no browser can be made to leave that out.
+    if not given or not session.has_csrf_token(given):
+        raise Refusal(
+            403, "denied", "X-CSRF-Token: must be that of the session; load the page again"
+        )

@@ -1,0 +1,361 @@
+"""
+Connections to the daemon, for a process that waits for many things at once.
+
+A Link is the way to the daemon for one identity: a token's account, or without a token the account
+of this process. Its calls share one connection, which is opened when it is needed: a daemon that
+restarts is waited for, and what it did not read, or what may be asked twice, is asked again. A
+stream has a connection of its own, so that one that nobody reads holds up no other.
+
+A call is given up by cancelling it. Its answer, when it comes, is dropped; so what may take days
+(Wait, Logs with follow) goes over stream(), whose end closes the connection.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import msgspec
+
+from queuectl import __version__
+from queuectl.errors import (
+    AccessDenied,
+    ConnectionIdle,
+    ConnectionLost,
+    DaemonUnreachable,
+    ProtocolError,
+    RequestRefused,
+    RequestTooLong,
+    UsageError,
+)
+from queuectl.framing import FRAME_BYTES_MAX, FrameReader, FrameTooLong, pack_frame
+from queuectl.protocol import (
+    PROTOCOL_VERSION,
+    Enqueue,
+    Envelope,
+    GetConfig,
+    Hello,
+    List,
+    ListQueues,
+    ListWorkers,
+    Message,
+    Refused,
+    Show,
+    Status,
+    Welcome,
+    decoder,
+    encode,
+)
+from queuectl.tokens import check_taken
+
+R = TypeVar("R", bound=Message)
+
+#: How long a daemon may be away before a call fails, and how often it is looked for meanwhile.
+RECONNECT_SECONDS_MAX = 10.0
+RECONNECT_EVERY_SECONDS = 0.05
+#: How long a daemon may take to greet: it is busy, or it is none.
+GREETING_SECONDS_MAX = 10.0
+#: How often a call is sent before its loss is the caller's to judge.
+SENDS_MAX = 3
+#: Calls of one link under way at once; more wait. The daemon stops reading at 256 unanswered ones.
+CALLS_MAX = 128
+
+_RECEIVE_BYTES = 256 << 10
+#: What msgspec raises for bytes that are no such message. Text and nesting have their own errors.
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+#: Requests that change nothing: asked again when the answer was lost.
+_LOOKS = (GetConfig, List, ListQueues, ListWorkers, Show, Status)
+
+_decode_envelope = decoder(Envelope).decode
+_decode_greeting = decoder(Welcome, Refused).decode
+_decoders: dict[tuple[type[Message], ...], Any] = {}
+
+
+class Connection:
+    """
+    One greeted connection: frames out, frames in. Made by dial().
+    """
+
+    def __init__(
+        self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.path = path
+        #: The daemon's greeting, once it came.
+        self.welcome = Welcome(protocol=0, version="")
+        self._reader = reader
+        self._writer = writer
+        self._frames = FrameReader()
+
+    async def send(self, data: bytes) -> None:
+        """
+        Send whole frames, as pack() makes them. What cannot be sent is found out by receive().
+        """
+        self._writer.write(data)
+        with contextlib.suppress(ConnectionError):
+            # What the daemon said before it hung up says more than this error.
+            await self._writer.drain()
+
+    async def receive(self) -> bytes:
+        """
+        Return the payload of the next frame. Raises ConnectionLost, ProtocolError.
+        """
+        while True:
+            try:
+                frame = self._frames.next_frame()
+            except FrameTooLong as error:
+                raise strange(self.path, str(error)) from error
+            if frame is not None:
+                return frame
+            try:
+                data = await self._reader.read(_RECEIVE_BYTES)
+            except ConnectionError:
+                data = b""
+            if not data:
+                raise ConnectionLost(f"the daemon at {self.path} hung up before it answered")
+            self._frames.feed(data)
+
+    def close(self) -> None:
+        """
+        Close the connection. May be called again.
+        """
+        self._writer.close()
+
+
+async def dial(path: str, token: str | None = None) -> Connection:
+    """
+    Return a connection to the daemon at *path* that it has greeted, as the account of *token*.
+
+    Raises RequestRefused (code `denied` for a token that is none), DaemonUnreachable, AccessDenied,
+    ProtocolError.
+    """
+    try:
+        reader, writer = await asyncio.open_unix_connection(path, limit=_RECEIVE_BYTES)
+    except PermissionError as error:
+        raise AccessDenied(f"{path}: not permitted") from error
+    except OSError as error:
+        raise DaemonUnreachable(f"no daemon listens at {path} ({error.strerror})") from error
+    connection = Connection(path, reader, writer)
+    try:
+        async with asyncio.timeout(GREETING_SECONDS_MAX):
+            await connection.send(pack(_hello(token)))
+            frame = await connection.receive()
+        greeting = _decode(_decode_greeting, frame, path)
+        if isinstance(greeting, Refused):
+            raise _refusal(greeting)
+        if token is not None:
+            check_taken(token, greeting)
+    except TimeoutError as error:
+        connection.close()
+        raise DaemonUnreachable(f"what listens at {path} does not greet") from error
+    except BaseException:
+        connection.close()
+        raise
+    connection.welcome = greeting
+    return connection
+
+
+def _hello(token: str | None) -> Hello:
+    return Hello(protocol=PROTOCOL_VERSION, version=__version__, token=token)
+
+
+def pack(message: Message) -> bytes:
+    """
+    Return *message* as a frame. Raises RequestTooLong, UsageError.
+    """
+    try:
+        return pack_frame(encode(message))
+    except FrameTooLong as error:
+        raise RequestTooLong(
+            f"the request has {error.size} bytes, the limit is {FRAME_BYTES_MAX}"
+        ) from error
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{error.object!a} is not valid UTF-8") from error
+
+
+class Link:
+    """
+    The way to the daemon at *path* for one identity.
+    """
+
+    def __init__(self, path: str, token: str | None = None) -> None:
+        self.path = path
+        self.token = token
+        #: How many requests hold it now: who closes links must leave these.
+        self.holders = 0
+        self._welcome: Welcome | None = None
+        self._connection: Connection | None = None
+        self._opening = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._places = asyncio.Semaphore(CALLS_MAX)
+
+    @property
+    def welcome(self) -> Welcome:
+        """
+        The daemon's last greeting: whom it takes us for.
+        """
+        assert self._welcome is not None, "open() first"
+        return self._welcome
+
+    async def open(self) -> Welcome:
+        """
+        Connect if there is no connection, and return the daemon's greeting.
+
+        A daemon that is away is waited for, RECONNECT_SECONDS_MAX. Raises as dial() does.
+        """
+        async with self._opening:
+            if self._connection is None:
+                connection = await self._dial_patiently()
+                self._connection = connection
+                self._welcome = connection.welcome
+                self._reading = asyncio.create_task(self._read(connection))
+        return self.welcome
+
+    async def call(self, request: Message, response: type[R]) -> R:
+        """
+        Send *request* and return its response, which is of type *response*.
+
+        Raises RequestRefused, DaemonUnreachable, ConnectionLost (whether it was carried out is not
+        known), RequestTooLong, ProtocolError, AccessDenied.
+        """
+        repeatable = isinstance(request, _LOOKS) or (
+            isinstance(request, Enqueue) and bool(request.request_id)
+        )
+        decode = _decoder_of(response)
+        async with self._places:
+            for left in reversed(range(SENDS_MAX)):
+                await self.open()
+                try:
+                    frame = await self._ask(request)
+                    break
+                except ConnectionLost as error:
+                    unread = isinstance(error, ConnectionIdle)
+                    if not left or not (unread or repeatable):
+                        raise
+        answer = _decode(decode, frame, self.path)
+        if isinstance(answer, Refused):
+            raise _refusal(answer)
+        assert isinstance(answer, response)
+        return answer
+
+    async def stream(
+        self, request: Message, item: type[Message], end: type[Message]
+    ) -> AsyncIterator[Message]:
+        """
+        Send *request* over a connection of its own and yield its responses: any number of *item*,
+        last one *end*. Closing the iterator closes the connection. Raises as call() does.
+        """
+        decode = _decoder_of(item, end)
+        connection = await self._dial_patiently()
+        try:
+            await connection.send(pack(msgspec.structs.replace(request, call=1)))
+            while True:
+                answer = _decode(decode, await connection.receive(), self.path)
+                if isinstance(answer, Refused):
+                    raise _refusal(answer)
+                yield answer
+                if isinstance(answer, end):
+                    return
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """
+        Close the connection of the calls; who waits for an answer gets ConnectionLost.
+        """
+        if self._connection is not None:
+            self._lose(self._connection, ConnectionLost("the connection to the daemon was closed"))
+
+    async def _dial_patiently(self) -> Connection:
+        deadline = time.monotonic() + RECONNECT_SECONDS_MAX
+        while True:
+            try:
+                return await dial(self.path, self.token)
+            except DaemonUnreachable as error:
+                if isinstance(error, ProtocolError) or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(RECONNECT_EVERY_SECONDS)
+
+    async def _ask(self, request: Message) -> bytes:
+        connection = self._connection
+        if connection is None:
+            raise ConnectionIdle("the connection was lost before the request was sent")
+        self._number += 1
+        number = self._number
+        data = pack(msgspec.structs.replace(request, call=number))
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
+        try:
+            await connection.send(data)
+            return await answer
+        finally:
+            self._waiting.pop(number, None)
+
+    async def _read(self, connection: Connection) -> None:
+        error: Exception
+        try:
+            while True:
+                frame = await connection.receive()
+                number = _decode(_decode_envelope, frame, self.path).call
+                if number == 0:
+                    raise _ending(_decode(_decode_greeting, frame, self.path))
+                waiting = self._waiting.pop(number, None)
+                # An answer that nobody waits for any more is dropped.
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(frame)
+        except (DaemonUnreachable, RequestRefused) as reason:
+            error = reason
+        except asyncio.CancelledError:
+            error = ConnectionLost("the connection to the daemon was closed")
+        self._lose(connection, error)
+
+    def _lose(self, connection: Connection, error: Exception) -> None:
+        connection.close()
+        if connection is not self._connection:
+            return
+        self._connection = None
+        if self._reading is not None and self._reading is not asyncio.current_task():
+            self._reading.cancel()
+        self._reading = None
+        waiting, self._waiting = self._waiting, {}
+        for each in waiting.values():
+            if not each.done():
+                each.set_exception(error)
+
+
+def _ending(said: Welcome | Refused) -> Exception:
+    """
+    Return what a frame of no call means: the daemon ends the connection.
+    """
+    if isinstance(said, Welcome):
+        return ProtocolError("the daemon greeted twice")
+    if said.code == "idle":
+        return ConnectionIdle(said.message)
+    return _refusal(said)
+
+
+def _refusal(said: Refused) -> RequestRefused:
+    return RequestRefused(said.code, said.message, said.field, said.index, said.call)
+
+
+def _decoder_of(*types: type[Message]) -> Any:
+    decode = _decoders.get(types)
+    if decode is None:
+        decode = _decoders[types] = decoder(*types, Refused).decode
+    return decode
+
+
+def _decode(decode: Any, frame: bytes, path: str) -> Any:
+    try:
+        return decode(frame)
+    except _DECODE_ERRORS as error:
+        raise strange(path, str(error)) from error
+
+
+def strange(path: str, what: str) -> ProtocolError:
+    """
+    Return the error for what no daemon of this version says.
+    """
+    return ProtocolError(f"what listens at {path} is no queuectld of this version: {what}")

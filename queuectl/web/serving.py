@@ -1,0 +1,170 @@
+"""
+Running a gateway: the listening socket, uvicorn, TLS, readiness, the end.
+
+SIGTERM and SIGINT end it within SHUTDOWN_SECONDS: it stops listening, streams are told, requests
+that are being served are waited for. The queue and its jobs are not concerned.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from uvicorn.server import Server
+
+from queuectl.errors import UsageError
+from queuectl.web import log
+from queuectl.web.app import build
+from queuectl.web.arrival import HEAD_BYTES_MAX, hosts_of
+from queuectl.web.configuration import Configuration, host_in_url
+from queuectl.web.gateway import Gateway
+
+SHUTDOWN_SECONDS = 5
+#: Connections at once; a request on one more is answered with 503.
+CONNECTIONS_MAX = 1_000
+#: A message of a WebSocket, which a browser may send: the protocol's largest frame and a little.
+WEBSOCKET_BYTES_MAX = (4 << 20) + 64
+#: A client that takes nothing of what was sent to it for so long is gone (TCP_USER_TIMEOUT).
+UNREAD_MS_MAX = 60_000
+_BACKLOG = 512
+
+
+class _Server(Server):
+    """
+    uvicorn's server, which says when it is ready and tells streams when it ends.
+    """
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._ready = ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for signo in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signo, self.handle_exit, signo, None)
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        notify("STOPPING=1")
+        self._gateway.stop()
+        await super().shutdown(sockets)
+
+
+def serve(configuration: Configuration, announce: Callable[[str, str | None], None]) -> None:
+    """
+    Serve until a signal says to stop. *announce* is called with the gateway's URL and a one-time
+    link, if there is one, when it listens.
+
+    Raises UsageError if it cannot listen, or has no usable certificate.
+    """
+    log.configure()
+    listening = listen(configuration)
+    port = listening.getsockname()[1]
+    with listening:
+        asyncio.run(_serve(configuration, listening, port, announce))
+
+
+async def _serve(
+    configuration: Configuration,
+    listening: socket.socket,
+    port: int,
+    announce: Callable[[str, str | None], None],
+) -> None:
+    gateway = Gateway(configuration)
+    gateway.hosts = hosts_of(configuration, port)
+    url = f"{configuration.scheme}://{_name_of(configuration)}:{port}"
+
+    def ready() -> None:
+        link = None
+        if not configuration.tokens_only:
+            link = f"{url}/login/{gateway.sessions.make_link(gateway.clock())}"
+        log.log.info("web_started", url=url, socket=configuration.socket)
+        announce(url, link)
+        notify("READY=1", f"STATUS=Serving {url}")
+
+    server = _Server(_uvicorn_config(gateway), gateway, ready)
+    sweeping = asyncio.create_task(gateway.sweep_for_ever())
+    try:
+        await server.serve([listening])
+    finally:
+        sweeping.cancel()
+        gateway.close()
+        log.log.info("web_stopped")
+
+
+def listen(configuration: Configuration) -> socket.socket:
+    """
+    Return a socket that is bound as configured. Raises UsageError.
+    """
+    family = socket.AF_INET6 if ":" in configuration.bind else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS_MAX)
+    try:
+        listening.bind((configuration.bind, configuration.port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        where = f"{host_in_url(configuration.bind)}:{configuration.port}"
+        raise UsageError(f"cannot listen at {where}: {error.strerror}; try --port 0") from error
+    return listening
+
+
+def notify(*lines: str) -> None:
+    """
+    Tell the service manager, if there is one (sd_notify(3)).
+    """
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        try:
+            manager.sendto("\n".join(lines).encode(), path.replace("@", "\0", 1))
+        except OSError:
+            pass  # It is not there to listen.
+
+
+def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
+    configuration = gateway.configuration
+    config = uvicorn.Config(
+        build(gateway),
+        http="h11",
+        ws="websockets-sansio",
+        ws_max_size=WEBSOCKET_BYTES_MAX,
+        ws_per_message_deflate=False,  # A few bytes can be made of many, by anybody.
+        interface="asgi3",
+        lifespan="off",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # See arrival.py.
+        server_header=False,
+        limit_concurrency=CONNECTIONS_MAX,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+        ssl_certfile=configuration.tls_cert,
+        ssl_keyfile=configuration.tls_key,
+    )
+    try:
+        config.load()
+    except OSError as error:  # An ssl.SSLError is one.
+        raise UsageError(f"--tls-cert, --tls-key: cannot be used: {error}") from error
+    return config
+
+
+def _name_of(configuration: Configuration) -> str:
+    """
+    Return the name by which a browser finds the gateway.
+    """
+    if configuration.bind in ("0.0.0.0", "::"):  # noqa: S104  A comparison.
+        return "localhost"
+    return host_in_url(configuration.bind)
