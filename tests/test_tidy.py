@@ -45,10 +45,12 @@ OTHERS = {
         "array",
         "bisect",
         "collections",
+        "functools",
         "heapq",
         "itertools",
         "math",
         "msgspec",
+        "operator",
         "shlex",
         "signal",  # its numbers and names
         "typing",

@@ -28,8 +28,6 @@ USER_BUCKETS_MAX = 20_000
 # Jobs that are looked at for what was before the start, twice: those enqueued last, and those that
 # ended last. It takes about 0.2 s.
 REBUILD_JOBS_MAX = 100_000
-# Ends of attempts that no run of a program lies before, or nobody saw.
-UNTIMED_ENDS = frozenset({"could_not_start", "lost"})
 # The states of jobs that have made an attempt lately, or were cancelled.
 _LATELY: tuple[JobState, ...] = (
     *("processing", "failed", "held"),
@@ -44,9 +42,13 @@ class Bucket(Tally):
     One minute: what happened, and the jobs that were pending and processing at its end.
     """
 
-    enqueued: int = 0
-    pending: int = 0
-    processing: int = 0
+    __slots__ = ("enqueued", "pending", "processing")
+
+    def __init__(self, pending: int = 0, processing: int = 0) -> None:
+        super().__init__()
+        self.enqueued = 0
+        self.pending = pending
+        self.processing = processing
 
     def merge(self, other: "Bucket") -> None:
         """
@@ -56,6 +58,10 @@ class Bucket(Tally):
         self.enqueued += other.enqueued
         self.pending += other.pending
         self.processing += other.processing
+
+
+#: A minute without jobs.
+NOTHING = Bucket()
 
 
 class Minute(Struct):
@@ -72,8 +78,8 @@ def minute_of(at: int, by_owner: Mapping[Owner, Bucket]) -> Minute:
     """
     Return a minute with the sum over its accounts.
     """
-    if len(by_owner) == 1:
-        (whole,) = by_owner.values()
+    if len(by_owner) <= 1:
+        whole = next(iter(by_owner.values()), NOTHING)
     else:
         whole = Bucket()
         for bucket in by_owner.values():
@@ -211,7 +217,7 @@ class Rebuilt:
             bucket.retried += 1
         else:
             begin = _begin(job.spec)
-            bucket.add_wait(max(run.started_at - max(begin.at, begin.due_at), 0))
+            bucket.add_waits([max(run.started_at - max(begin.at, begin.due_at), 0)])
 
     def _ended(self, job: Job, run: Run) -> None:
         bucket = self._bucket(run.ended_at, job.owner)
@@ -226,5 +232,5 @@ class Rebuilt:
             bucket.failed += 1
         if run.end == "lost":
             bucket.lost += 1
-        if run.end not in UNTIMED_ENDS:
-            bucket.add_run(max(run.ended_at - run.started_at, 0))
+        elif run.end != "could_not_start":
+            bucket.add_runs([max(run.ended_at - run.started_at, 0)])

@@ -44,35 +44,23 @@ def series_views(state: State, tallies: Tallies, peer: Peer) -> list[SeriesView]
 
     Queues and accounts without totals of their own are summed up, see Tallies.
     """
-    _meet_new_pairs(state, tallies)
+    tallies.settle(state)
     rest = {
         owner: dict(share.counts)
         for owner, share in state.shares.by_owner.items()
         if peer.admin or owner == peer.uid
     }
     views = []
-    for name, owner in tallies.totals:
+    for (name, owner), total in tallies.totals.items():
         if name == OTHER_QUEUES or owner not in rest:
             continue
         queue = state.queues.get(name)
         counts = (queue.counts_of.get(owner) if queue is not None else None) or no_jobs()
         for each, count in counts.items():
             rest[owner][each] -= count
-        total = tallies.total((name, owner))
         views.append(_series_view(name, _user(state, owner), counts, total))
     views += _rest_views(state, tallies, rest)
     return views
-
-
-def _meet_new_pairs(state: State, tallies: Tallies) -> None:
-    """
-    Give totals to pairs that have jobs, but of which nothing was told yet, while there is room.
-    """
-    for queue in state.queues.values():
-        for owner in queue.counts_of:
-            if not tallies.has_room:
-                return
-            tallies.has_own((queue.name, owner))
 
 
 def _rest_views(
@@ -86,14 +74,14 @@ def _rest_views(
             tallies.totals.setdefault((OTHER_QUEUES, owner), Total())
     owners = [owner for name, owner in tallies.totals if name == OTHER_QUEUES and owner in rest]
     for owner in owners[:SERIES_USERS_MAX]:
-        total = tallies.total((OTHER_QUEUES, owner))
+        total = tallies.totals[OTHER_QUEUES, owner]
         yield _series_view(OTHER_QUEUES, _user(state, owner), rest[owner], total)
     if len(owners) > SERIES_USERS_MAX:
         sums, all_of_them = no_jobs(), Total()
         for owner in owners[SERIES_USERS_MAX:]:
             for each, count in rest[owner].items():
                 sums[each] += count
-            total = tallies.total((OTHER_QUEUES, owner))
+            total = tallies.totals[OTHER_QUEUES, owner]
             all_of_them.add(total)
             all_of_them.jobs_before += total.jobs_before
         yield _series_view(OTHER_QUEUES, OTHER_USERS, sums, all_of_them)
@@ -118,11 +106,18 @@ def _series_view(
         dead=total.dead,
         cancelled=total.cancelled,
         lost=total.lost,
-        wait_counts=total.wait_counts,
+        wait_counts=_counts(total.wait_counts),
         wait_sum_ms=total.wait_sum_ms,
-        run_counts=total.run_counts,
+        run_counts=_counts(total.run_counts),
         run_sum_ms=total.run_sum_ms,
     )
+
+
+def _counts(counts: list[int]) -> list[int]:
+    """
+    Return a histogram as answers have it: empty without values.
+    """
+    return list(counts) if any(counts) else []
 
 
 def oldest_pending_at(state: State, peer: Peer) -> int | None:
@@ -195,8 +190,8 @@ def _minute_view(minute: Minute, bucket: Bucket | None) -> MinuteView:
         lost=bucket.lost,
         pending=bucket.pending,
         processing=bucket.processing,
-        wait_counts=bucket.wait_counts,
+        wait_counts=_counts(bucket.wait_counts),
         wait_sum_ms=bucket.wait_sum_ms,
-        run_counts=bucket.run_counts,
+        run_counts=_counts(bucket.run_counts),
         run_sum_ms=bucket.run_sum_ms,
     )

@@ -7,19 +7,18 @@ minutes before it are put together from the jobs that are still known (history.p
 Theory. Between two events the state does not change. So a minute is not closed when it is over but
 by the first event after it, which finds the state as it was at the minute's end. And enqueued jobs,
 which are most of what happens, are not counted at all: as many were enqueued as there are more jobs
-than before, and as were forgotten meanwhile. What is left to count, starts and ends of attempts,
-goes into the tally of the minute, and from there, when the minute is over, into the totals.
+than before, and as were forgotten meanwhile. What is left, starts and ends of attempts, is noted as
+it comes, and sorted into histograms all at once when the minute is over or somebody asks, which
+takes half the time.
 
 Only so many pairs of queue and account have totals of their own, those that came first; all other
 queues of an account share one. Which of the two a pair has never changes, so no total ever shrinks.
 """
 
-from collections.abc import Mapping
-
 from queuectl.measures import HISTORY_MINUTES_MAX, MINUTE_MS, OTHER_QUEUES, SERIES_MAX
 from queuectl.views import JobState, RunEnd
-from queuectld.core.history import UNTIMED_ENDS, Bucket, History, Minute, Owner, Rebuilt, minute_of
-from queuectld.core.job import Job
+from queuectld.core.history import Bucket, History, Minute, Owner, Rebuilt, minute_of
+from queuectld.core.job import Job, NamedQueue
 from queuectld.core.state import State
 from queuectld.core.tally import Tally
 
@@ -32,28 +31,74 @@ class Total(Tally):
     A tally since the daemon started, when there were `jobs_before`.
     """
 
-    jobs_before: int = 0
+    __slots__ = ("jobs_before",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs_before = 0
+
+
+class Recent:
+    """
+    What is in no total yet of a queue and account: waits and runs, ms each, and counts.
+    """
+
+    __slots__ = (
+        "cancelled",
+        "completed",
+        "dead",
+        "failed",
+        "forgotten",
+        "lost",
+        "retried",
+        "runs",
+        "waits",
+    )
+
+    def __init__(self) -> None:
+        self.waits: list[int] = []
+        self.runs: list[int] = []
+        self.completed = self.failed = self.dead = self.cancelled = 0
+        self.retried = self.lost = self.forgotten = 0
+
+    def tally(self) -> Tally:
+        """
+        Return the same, counted.
+        """
+        tally = Tally()
+        tally.started = len(self.waits)
+        tally.retried = self.retried
+        tally.completed = self.completed
+        tally.failed = self.failed
+        tally.dead = self.dead
+        tally.cancelled = self.cancelled
+        tally.lost = self.lost
+        tally.forgotten = self.forgotten
+        tally.add_waits(self.waits)
+        tally.add_runs(self.runs)
+        return tally
 
 
 class Tallies:
     """
-    All that is counted. Told by Queue what happens; begin() and end_minutes() before each event.
+    All that is counted. Queue says what happens, and calls end_minutes() before each event for
+    which `minute_ends_at` has come.
     """
 
     def __init__(self) -> None:
-        #: When to call end_minutes().
         self.minute_ends_at = 0
         self.history = History()
         self.started_at = 0
         self.known_since_at = 0
         self.totals: dict[Pair, Total] = {}
+        #: How many of them are a pair's own.
         self._own_count = 0
-        #: Of the minute that is not over.
+        #: What is in no total and no minute yet.
+        self._recent: dict[NamedQueue, dict[Owner, Recent]] = {}
+        #: The minute that is not over: its begin, what happened in it, but for enqueued jobs since
+        #: the daemon started, and how many jobs each account had when it began, or the daemon did.
         self._minute_at = 0
-        self._recent: dict[Pair, Tally] = {}
-        #: The same minute, before the daemon started.
-        self._earlier: Mapping[Owner, Bucket] = {}
-        #: How many jobs each account had when the minute began.
+        self._minute: dict[Owner, Bucket] = {}
         self._jobs_before: dict[Owner, int] = {}
 
     # --- what happens -----------------------------------------------------------------------
@@ -62,85 +107,80 @@ class Tallies:
         """
         An attempt of a pending job is about to start.
         """
-        tally = self._tally(job)
-        tally.started += 1
-        if job.attempt:
-            tally.retried += 1
-        tally.add_wait(now - job.updated_at)
+        recent = self._recent_of(job)
+        recent.waits.append(now - job.updated_at)
+        if job.runs:
+            recent.retried += 1
 
     def ended(self, job: Job, end: RunEnd, state: JobState, span_ms: int) -> None:
         """
-        The running attempt of a job ended, which is *state* now.
+        The running attempt of a job ended, which is to be *state*.
         """
-        tally = self._tally(job)
+        recent = self._recent_of(job)
         if state == "completed":
-            tally.completed += 1
+            recent.completed += 1
         elif state == "dead":
-            tally.dead += 1
+            recent.dead += 1
         elif state == "cancelled":
-            tally.cancelled += 1
+            recent.cancelled += 1
         else:
-            tally.failed += 1
+            recent.failed += 1
         if end == "lost":
-            tally.lost += 1
-        if end not in UNTIMED_ENDS:
-            tally.add_run(span_ms)
+            recent.lost += 1
+        elif end != "could_not_start":
+            recent.runs.append(span_ms)
 
     def cancelled(self, job: Job) -> None:
         """
-        A job that did not run was cancelled.
+        A job that does not run is about to be cancelled.
         """
-        self._tally(job).cancelled += 1
+        self._recent_of(job).cancelled += 1
 
     def forgotten(self, job: Job) -> None:
         """
-        A job left the history.
+        A job is about to leave the history.
         """
-        self._tally(job).forgotten += 1
+        self._recent_of(job).forgotten += 1
 
-    def _tally(self, job: Job) -> Tally:
-        pair = (job.queue.name, job.owner)
-        tally = self._recent.get(pair)
-        if tally is None:
-            if not self.has_own(pair):
-                pair = (OTHER_QUEUES, job.owner)
-                tally = self._recent.get(pair)
-            if tally is None:
-                tally = self._recent[pair] = Tally()
-        return tally
+    def _recent_of(self, job: Job) -> Recent:
+        try:
+            return self._recent[job.queue][job.owner]
+        except KeyError:
+            recent = self._recent.setdefault(job.queue, {})[job.owner] = Recent()
+            return recent
 
     # --- totals -----------------------------------------------------------------------------
 
-    def has_own(self, pair: Pair) -> bool:
+    def settle(self, state: State) -> None:
         """
-        Whether a pair has totals of its own; it is given some if there is room.
+        Bring the totals up to date, with one for each pair that has jobs, as long as there is room.
         """
-        if pair in self.totals:
-            return True
-        if self._own_count >= SERIES_MAX:
-            return False
-        self._own_count += 1
-        self.totals[pair] = Total()
-        return True
+        for queue, by_owner in self._recent.items():
+            for owner, recent in by_owner.items():
+                tally = recent.tally()
+                self._total(queue, owner).add(tally)
+                bucket = self._minute.setdefault(owner, Bucket())
+                bucket.add(tally)
+                bucket.enqueued += tally.forgotten
+        self._recent.clear()
+        if self._own_count < SERIES_MAX:
+            for queue in state.queues.values():
+                for owner in queue.counts_of:
+                    self._total(queue, owner)
 
-    @property
-    def has_room(self) -> bool:
+    def _total(self, queue: NamedQueue, owner: Owner) -> Total:
         """
-        Whether one more pair can have totals of its own.
+        Return the total of a pair: its own if there is room for one.
         """
-        return self._own_count < SERIES_MAX
+        pair = (queue.name, owner)
+        if pair not in self.totals:
+            if self._own_count < SERIES_MAX:
+                self._own_count += 1
+            else:
+                pair = (OTHER_QUEUES, owner)
+        return self.totals.setdefault(pair, Total())
 
-    def total(self, pair: Pair) -> Total:
-        """
-        Return what happened until now, and `jobs_before`.
-        """
-        total = Total()
-        if pair in self.totals:
-            total.add(self.totals[pair])
-            total.jobs_before = self.totals[pair].jobs_before
-        if pair in self._recent:
-            total.add(self._recent[pair])
-        return total
+    # --- minutes ----------------------------------------------------------------------------
 
     @property
     def users_known_since_at(self) -> int:
@@ -149,71 +189,65 @@ class Tallies:
         """
         return max(self.known_since_at, self.history.users_since_at)
 
-    # --- minutes ----------------------------------------------------------------------------
-
-    def end_minutes(self, state: State, now: int) -> None:
-        """
-        Close what is over at *now*, as *state* is: nothing happened since. The first time, begin.
-        """
-        at = now - now % MINUTE_MS
-        if not self.started_at:
-            self._begin(state, at, now)
-        else:
-            self._close(state, at)
-        self._jobs_before = {
-            owner: sum(share.counts.values()) for owner, share in state.shares.by_owner.items()
-        }
-        self._minute_at = at
-        self.minute_ends_at = at + MINUTE_MS
-
     def current(self, state: State) -> Minute:
         """
         Return the minute that is not over, as it is so far.
         """
+        self.settle(state)
         buckets = _standing(state)
-        for owner, bucket in self._earlier.items():
+        for owner, bucket in self._minute.items():
             buckets.setdefault(owner, Bucket()).merge(bucket)
-        for (_, owner), tally in self._recent.items():
-            bucket = buckets.setdefault(owner, Bucket())
-            bucket.add(tally)
-            bucket.enqueued += tally.forgotten
         for owner, share in state.shares.by_owner.items():
             more = sum(share.counts.values()) - self._jobs_before.get(owner, 0)
             if more:
                 buckets.setdefault(owner, Bucket()).enqueued += more
         return minute_of(self._minute_at, buckets)
 
-    def _close(self, state: State, at: int) -> None:
-        history = self.history
-        if at - self._minute_at > HISTORY_MINUTES_MAX * MINUTE_MS:
-            history.clear()  # In the last day nothing happened.
-            self._minute_at = at - HISTORY_MINUTES_MAX * MINUTE_MS
-            history.append(minute_of(self._minute_at, _standing(state)))
+    def end_minutes(self, state: State, now: int) -> None:
+        """
+        Close what is over at *now*, as *state* is: nothing happened since. The first time, begin.
+        """
+        at = now - now % MINUTE_MS
+        if self.started_at:
+            self._close(state, at)
+            self._minute = {}
         else:
-            history.append(self.current(state))
+            self._begin(state, at, now)
+        self._jobs_before = {
+            owner: sum(share.counts.values()) for owner, share in state.shares.by_owner.items()
+        }
+        self._minute_at = at
+        self.minute_ends_at = at + MINUTE_MS
+
+    def _close(self, state: State, at: int) -> None:
+        """
+        Add the minute that is over to the history, and those after it in which nothing happened.
+        """
+        history, minute = self.history, self.current(state)
         idle = minute_of(at, _standing(state))
-        for idle_at in range(self._minute_at + MINUTE_MS, at, MINUTE_MS):
+        if at - minute.at <= HISTORY_MINUTES_MAX * MINUTE_MS:
+            history.append(minute)
+            begin_at = minute.at + MINUTE_MS
+        else:
+            history.clear()
+            begin_at = at - HISTORY_MINUTES_MAX * MINUTE_MS
+        for idle_at in range(begin_at, at, MINUTE_MS):
             history.append(Minute(idle_at, idle.whole, idle.by_owner))
-        for pair, tally in self._recent.items():
-            self.totals.setdefault(pair, Total()).add(tally)
-        self._recent.clear()
-        self._earlier = {}
 
     def _begin(self, state: State, at: int, now: int) -> None:
+        """
+        Put the last day together, and begin to count.
+        """
         self.started_at = now
         first_at = at - HISTORY_MINUTES_MAX * MINUTE_MS
         rebuilt = Rebuilt(state, first_at)
         self.known_since_at = rebuilt.known_since_at
         for minute_at in range(first_at, at, MINUTE_MS):
             self.history.append(minute_of(minute_at, rebuilt.take(minute_at)))
-        self._earlier = rebuilt.take(at)
+        self._minute = rebuilt.take(at)
         for queue in state.queues.values():
             for owner, counts in queue.counts_of.items():
-                count = sum(counts.values())
-                pair = (queue.name, owner)
-                if not self.has_own(pair):
-                    pair = (OTHER_QUEUES, owner)
-                self.totals.setdefault(pair, Total()).jobs_before += count
+                self._total(queue, owner).jobs_before += sum(counts.values())
 
 
 def _standing(state: State) -> dict[Owner, Bucket]:
@@ -221,7 +255,7 @@ def _standing(state: State) -> dict[Owner, Bucket]:
     Return the buckets of a minute in which nothing happens: the jobs that are there.
     """
     return {
-        owner: Bucket(pending=share.counts["pending"], processing=share.counts["processing"])
+        owner: Bucket(share.counts["pending"], share.counts["processing"])
         for owner, share in state.shares.by_owner.items()
         if share.counts["pending"] or share.counts["processing"]
     }

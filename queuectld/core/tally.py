@@ -6,9 +6,10 @@ counted under the first bound that it does not exceed, the largest ones at the e
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
-
-from msgspec import Struct
+from functools import partial
+from operator import add
 
 #: Of waits and runs: from what nobody notices to a day. Series in a monitoring system are what
 #: each bound costs.
@@ -17,10 +18,7 @@ SPAN_BOUNDS_MS = (
     *(1_000, 2_500, 5_000, 10_000, 30_000),
     *(60_000, 300_000, 1_800_000, 7_200_000, 86_400_000),
 )
-_COUNTED = (
-    *("started", "retried", "completed", "failed", "dead", "cancelled", "lost"),
-    *("forgotten", "wait_sum_ms", "run_sum_ms"),
-)
+_index_of = partial(bisect_left, SPAN_BOUNDS_MS)
 
 
 class Histogram:
@@ -28,71 +26,80 @@ class Histogram:
     Values by size, and their sum.
     """
 
-    __slots__ = ("bounds", "counts", "sum")
+    __slots__ = ("_index_of", "bounds", "counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum: float = 0
+        self._index_of = partial(bisect_left, bounds)
 
-    def add(self, value: float) -> None:
+    def add(self, values: Sequence[float]) -> None:
         """
-        Count a value.
+        Count values.
         """
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+        self.sum += sum(values)
+        for index, count in Counter(map(self._index_of, values)).items():
+            self.counts[index] += count
 
 
-class Tally(Struct):
+class Tally:
     """
-    What happened to the jobs of one account in one queue. Histograms are empty until there is a
-    value.
+    What happened to the jobs of one account in one queue.
     """
 
-    started: int = 0
-    retried: int = 0
-    completed: int = 0
-    failed: int = 0
-    dead: int = 0
-    cancelled: int = 0
-    lost: int = 0
-    forgotten: int = 0
-    wait_counts: list[int] = []
-    wait_sum_ms: int = 0
-    run_counts: list[int] = []
-    run_sum_ms: int = 0
+    __slots__ = (
+        "cancelled",
+        "completed",
+        "dead",
+        "failed",
+        "forgotten",
+        "lost",
+        "retried",
+        "run_counts",
+        "run_sum_ms",
+        "started",
+        "wait_counts",
+        "wait_sum_ms",
+    )
 
-    def add_wait(self, span_ms: int) -> None:
-        """
-        Count how long a job was pending before it was started.
-        """
-        self.wait_counts = self.wait_counts or _no_counts()
-        self.wait_counts[bisect_left(SPAN_BOUNDS_MS, span_ms)] += 1
-        self.wait_sum_ms += span_ms
+    def __init__(self) -> None:
+        self.completed = self.failed = self.dead = self.cancelled = 0
+        self.started = self.retried = self.lost = self.forgotten = 0
+        self.wait_counts = [0] * (len(SPAN_BOUNDS_MS) + 1)
+        self.wait_sum_ms = 0
+        self.run_counts = [0] * (len(SPAN_BOUNDS_MS) + 1)
+        self.run_sum_ms = 0
 
-    def add_run(self, span_ms: int) -> None:
+    def add_waits(self, spans_ms: Sequence[int]) -> None:
         """
-        Count how long an attempt ran.
+        Count how long jobs were pending before they were started.
         """
-        self.run_counts = self.run_counts or _no_counts()
-        self.run_counts[bisect_left(SPAN_BOUNDS_MS, span_ms)] += 1
-        self.run_sum_ms += span_ms
+        self.wait_sum_ms += sum(spans_ms)
+        for index, count in Counter(map(_index_of, spans_ms)).items():
+            self.wait_counts[index] += count
+
+    def add_runs(self, spans_ms: Sequence[int]) -> None:
+        """
+        Count how long attempts ran.
+        """
+        self.run_sum_ms += sum(spans_ms)
+        for index, count in Counter(map(_index_of, spans_ms)).items():
+            self.run_counts[index] += count
 
     def add(self, other: "Tally") -> None:
         """
         Add all of another tally.
         """
-        for name in _COUNTED:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.wait_counts = _added(self.wait_counts, other.wait_counts)
-        self.run_counts = _added(self.run_counts, other.run_counts)
-
-
-def _no_counts() -> list[int]:
-    return [0] * (len(SPAN_BOUNDS_MS) + 1)
-
-
-def _added(one: Sequence[int], other: Sequence[int]) -> list[int]:
-    if one and other:
-        return [a + b for a, b in zip(one, other, strict=True)]
-    return list(one or other)
+        self.completed += other.completed
+        self.failed += other.failed
+        self.dead += other.dead
+        self.cancelled += other.cancelled
+        self.started += other.started
+        self.retried += other.retried
+        self.lost += other.lost
+        self.forgotten += other.forgotten
+        self.wait_counts = list(map(add, self.wait_counts, other.wait_counts))
+        self.wait_sum_ms += other.wait_sum_ms
+        self.run_counts = list(map(add, self.run_counts, other.run_counts))
+        self.run_sum_ms += other.run_sum_ms

@@ -222,7 +222,7 @@ class Daemon:
         """
         now = self.clock.now()
         if now != self._turn_at:
-            self.meters.turns.add(now - self._turn_at)
+            self.meters.turned(now - self._turn_at)
         due_at = None if self._crowded else self.queue.next_deadline()
         self._look_at_clocks(now, due_at)
         if self._events:
@@ -369,7 +369,7 @@ class Daemon:
             raise error
         else:
             self.housekeeping.committed()
-            self.meters.committed(len(batch.records), self.committer.span_s)
+            self.meters.committed.append((len(batch.records), self.committer.span_s))
             # Starts first: a slot idles until then.
             for effect in batch.effects:
                 if type(effect) is StartRun:

@@ -2,7 +2,7 @@
 What the loop and the disk take, and the daemon in numbers for those who ask.
 
 Nothing is measured for its own sake: the loop reads the clock anyway before and after a turn, the
-committer before and after a task.
+committer before and after a task. What they read is noted, and sorted into histograms many at once.
 """
 
 from typing import TYPE_CHECKING
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 COMMIT_BOUNDS_MS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000)
 BATCH_BOUNDS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
 TURN_BOUNDS_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000)
+# How many are noted before they are sorted.
+NOTED_MAX = 1_000
 
 
 class Meters:
@@ -32,18 +34,50 @@ class Meters:
     """
 
     def __init__(self) -> None:
-        self.commits = Histogram(COMMIT_BOUNDS_MS)
-        self.batches = Histogram(BATCH_BOUNDS)
-        #: Of turns that took no time on the clock, which are most, only how many is known: it is
-        #: the number of turns less these.
-        self.turns = Histogram(TURN_BOUNDS_MS)
+        #: Batches that are on disk and in no histogram: records, and seconds it took.
+        self.committed: list[tuple[int, float]] = []
+        self._turned: list[int] = []
+        self._commits = Histogram(COMMIT_BOUNDS_MS)
+        self._batches = Histogram(BATCH_BOUNDS)
+        self._turns = Histogram(TURN_BOUNDS_MS)
 
-    def committed(self, record_count: int, span_s: float) -> None:
+    def turned(self, span_ms: int) -> None:
         """
-        A batch is on disk.
+        A turn of the loop took time on the clock. Most take none.
         """
-        self.commits.add(span_s * 1000)
-        self.batches.add(record_count)
+        self._turned.append(span_ms)
+        if len(self._turned) > NOTED_MAX or len(self.committed) > NOTED_MAX:
+            self._sort()
+
+    def _sort(self) -> None:
+        self._batches.add([count for count, _ in self.committed])
+        self._commits.add([span_s * 1000 for _, span_s in self.committed])
+        self._turns.add(self._turned)
+        self.committed.clear()
+        self._turned.clear()
+
+    def commits(self) -> HistogramView:
+        """
+        Return milliseconds that batches took.
+        """
+        self._sort()
+        return _view(self._commits)
+
+    def batches(self) -> HistogramView:
+        """
+        Return records in batches.
+        """
+        self._sort()
+        return _view(self._batches)
+
+    def turns(self, count: int) -> HistogramView:
+        """
+        Return milliseconds that turns took, *count* turns in all.
+        """
+        self._sort()
+        view = _view(self._turns)
+        view.counts[0] += max(count - sum(view.counts), 0)
+        return view
 
 
 def metrics(daemon: "Daemon", call: int, now: int, peer: Peer) -> Metrics:
@@ -55,8 +89,6 @@ def metrics(daemon: "Daemon", call: int, now: int, peer: Peer) -> Metrics:
     workers = dict.fromkeys(("idle", "busy", "draining"), 0)
     for slot in queue.state.slots.by_number.values():
         workers["draining" if slot.draining else "busy" if slot.job else "idle"] += 1
-    turns = _view(meters.turns)
-    turns.counts[0] += max(server.turn_count - sum(turns.counts), 0)
     return Metrics(
         call=call,
         version=daemon.version,
@@ -74,15 +106,15 @@ def metrics(daemon: "Daemon", call: int, now: int, peer: Peer) -> Metrics:
             durability=journal.durability,
             full=journal.full or daemon.housekeeping.waits_for_room,
             snapshot_at=daemon.housekeeping.snapshot_at,
-            commits=_view(meters.commits),
-            batches=_view(meters.batches),
+            commits=meters.commits(),
+            batches=meters.batches(),
         ),
         connections=ConnectionMeasures(
             count=server.connection_count,
             accepted=server.accepted_count,
             refused=dict(server.refused_counts),
         ),
-        turns=turns,
+        turns=meters.turns(server.turn_count),
         oldest_pending_at=oldest_pending_at(queue.state, peer),
     )
 
