@@ -23,7 +23,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -59,6 +59,28 @@ R = TypeVar("R", bound=Message)
 _RECEIVE_BYTES = 256 << 10
 #: What msgspec raises for bytes that are no such message. Text and nesting have their own errors.
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class Surroundings(NamedTuple):
+    """
+    What jobs take over from where they are enqueued.
+    """
+
+    env: Mapping[str, str]
+    cwd: str
+    umask: int
+
+
+class Transport(Protocol):
+    """
+    What a client needs of its connection; a socket has it. recv() returns nothing at the end.
+    """
+
+    def sendall(self, data: bytes, /) -> None: ...
+    def recv(self, size: int, /) -> bytes: ...
+    def settimeout(self, seconds: float | None, /) -> None: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
 
 
 class Client:
@@ -175,12 +197,13 @@ class Client:
 
         Raises RequestRefused, DaemonUnreachable, ProtocolError, RequestTooLong.
         """
+        surroundings = self._surroundings(env, cwd, umask)
         request = Enqueue(
             call=self._next_call(),
             jobs=jobs,
-            env=dict(caller_environment(os.environ) if env is None else env),
-            cwd=working_directory() if cwd is None else cwd,
-            umask=read_umask() if umask is None else umask,
+            env=dict(surroundings.env),
+            cwd=surroundings.cwd,
+            umask=surroundings.umask,
             request_id=request_id or os.urandom(16).hex(),
             partial=partial,
             want_jobs=want_jobs,
@@ -219,14 +242,29 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self) -> None:
+    def _surroundings(
+        self, env: Mapping[str, str] | None, cwd: str | None, umask: int | None
+    ) -> Surroundings:
+        """
+        Return what jobs take over, the parts that were not given from this process.
+        """
+        return Surroundings(
+            env=caller_environment(os.environ) if env is None else env,
+            cwd=working_directory() if cwd is None else cwd,
+            umask=read_umask() if umask is None else umask,
+        )
+
+    def _dial(self) -> Transport:
         try:
-            self._socket = connect(self.path)
+            return connect(self.path)
         except DaemonUnreachable:
             if self._start is None:
                 raise
             self._start()
-            self._socket = connect(self.path)
+            return connect(self.path)
+
+    def _open(self) -> None:
+        self._socket = self._dial()
         self._reader = FrameReader()
         self._greeted = False
         if self._token is not None:

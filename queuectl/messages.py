@@ -38,10 +38,14 @@ from queuectl.protocol import (
     Welcome,
     Workers,
 )
+from queuectl.tokens import CreateToken, ListTokens, RevokeToken, TokenCreated, Tokens
 from queuectl.watching import Changed, Watch
 
 Request = (
     Hello
+    | CreateToken
+    | ListTokens
+    | RevokeToken
     | Enqueue
     | List
     | Show
@@ -66,6 +70,8 @@ Request = (
 
 Response = (
     Welcome
+    | TokenCreated
+    | Tokens
     | Refused
     | Done
     | Enqueued

@@ -22,6 +22,8 @@ _RECONNECT_SECONDS = 15.0
 #: Options that every command has, before its name or after.
 GLOBAL_OPTIONS = (
     Option("socket", "the daemon's socket", value="PATH"),
+    Option("host", "another machine's queue, by its gateway: https://HOST[:PORT]", value="URL"),
+    Option("ca", "with --host: trust the certificates in FILE, not the system's", value="FILE"),
     Option("json", "print one JSON document"),
     Option("jsonl", "print one JSON document per line"),
     Option("quiet", "print ids only", short="q"),
@@ -48,6 +50,11 @@ class Session:
         if self.json + self.jsonl + self.quiet > 1:
             raise UsageError("--json, --jsonl and --quiet: give one of them")
         self._socket = arguments.value("socket")
+        #: The gateway of another machine whose daemon is asked; None for one of this machine.
+        self.host = _host(arguments.value("host"), self._socket)
+        self._ca = arguments.value("ca")
+        if self._ca is not None and self.host is None:
+            raise UsageError("--ca: goes with --host")
         self._color = "never" if arguments.flag("no-color") else arguments.value("color") or "auto"
         #: When the command was given: what `now` means in its arguments, milliseconds.
         self.now = time.time_ns() // 1_000_000
@@ -70,12 +77,16 @@ class Session:
         """
         Return a connection to the daemon, started first where that is ours to do.
         """
+        if self.host is not None:
+            return self._connect_remote(self.host)
         return Client(self.place.socket, start=self._start)
 
     def connect_running(self) -> Client:
         """
         Return a connection to the daemon if it runs. Raises DaemonUnreachable.
         """
+        if self.host is not None:
+            return self._connect_remote(self.host)
         return Client(self.place.socket)
 
     def reconnect(self) -> Client:
@@ -92,6 +103,24 @@ class Session:
                 if time.monotonic() > deadline:
                     raise
             time.sleep(0.05)
+
+    def refuse_host(self, command: str, why: str) -> None:
+        """
+        Raise UsageError if another machine's queue is asked for, which *command* is not about.
+        """
+        if self.host is not None:
+            raise UsageError(
+                f"{command}: {why}; it does not go with --host or QUEUECTL_HOST ({self.host}): "
+                "run it on that machine, or leave them out"
+            )
+
+    def _connect_remote(self, host: str) -> Client:
+        # Only who asks for another machine pays for the import.
+        from queuectl.remote import RemoteClient, find_token, parse_address
+
+        address = parse_address(host)
+        ca = self._ca or os.environ.get("QUEUECTL_CA") or None
+        return RemoteClient(address, find_token(address), ca=ca)
 
     def _start(self) -> None:
         # Most commands find a daemon running and need none of this.
@@ -160,3 +189,18 @@ class Session:
             return self._color == "always"
         dumb = os.environ.get("TERM", "dumb") == "dumb"
         return self.on_terminal and not os.environ.get("NO_COLOR") and not dumb
+
+
+def _host(named: str | None, socket: str | None) -> str | None:
+    """
+    Return the gateway that the command line or the environment names. An option beats a variable;
+    two of a kind exclude each other.
+    """
+    if named is not None and socket is not None:
+        raise UsageError("--host and --socket: give one of them")
+    if named is not None or socket is not None:
+        return named
+    variable = os.environ.get("QUEUECTL_HOST") or None
+    if variable and os.environ.get("QUEUECTL_SOCKET"):
+        raise UsageError("QUEUECTL_HOST and QUEUECTL_SOCKET: unset one, or give --host or --socket")
+    return variable

@@ -24,7 +24,7 @@ from queuectl.errors import QueuectlError
 from queuectld.configuration import Configuration, ConfigurationError
 from queuectld.core.events import Configured, DaemonBegan
 from queuectld.core.queue import Queue
-from queuectld.core.records import load
+from queuectld.core.records import SKIPPABLE, load
 from queuectld.journal.errors import (
     JournalCorrupt,
     JournalError,
@@ -223,22 +223,7 @@ def serve(setup: Setup, ready: "Ready") -> int:
         describe=partial(job_fields, queue.state),
         starts=setup.runner_dir is None,
     )
-    parent = os.path.dirname(socket_path)
-    if not options.system and manager.listening is None and not os.path.isdir(parent):
-        make_private(parent)
-    # The machine's is for the group of the account that the daemon runs under.
-    mode = 0o660 if options.system else 0o600
-    server = Server(
-        socket_path,
-        daemon.epoll,
-        daemon.handlers,
-        Greeter(__version__, journal.epoch),
-        manager.listening,
-        mode,
-        partial(identify, system=options.system),
-        lambda: int(queue.state.setting("user_connections_max")),
-    )
-    daemon.listen(server)
+    listen(setup, daemon, journal.epoch)
     log.info("listening", socket=socket_path, pid=os.getpid(), state_dir=directory)
     daemon.when_ready(lambda: tell_ready(ready, manager))
     try:
@@ -247,6 +232,39 @@ def serve(setup: Setup, ready: "Ready") -> int:
         log.critical("storage_failed", error=str(error))
         return EXIT_STORAGE
     return 0
+
+
+def listen(setup: Setup, daemon: Daemon, epoch: int) -> None:
+    """
+    Serve clients from now on.
+    """
+    socket_path, system = setup.socket_path, setup.options.system
+    listening = setup.manager.listening
+    parent = os.path.dirname(socket_path)
+    if not system and listening is None and not os.path.isdir(parent):
+        make_private(parent)
+    state = daemon.queue.state
+    greeter = Greeter(
+        __version__,
+        epoch,
+        tokens=state.tokens,
+        now=daemon.clock.now,
+        log=setup.log,
+        socket_path=socket_path,
+        system=system,
+    )
+    server = Server(
+        socket_path,
+        daemon.epoll,
+        daemon.handlers,
+        greeter,
+        listening,
+        # The machine's is for the group of the account that the daemon runs under.
+        0o660 if system else 0o600,
+        partial(identify, system=system),
+        lambda: int(state.setting("user_connections_max")),
+    )
+    daemon.listen(server)
 
 
 def tell_ready(ready: "Ready", manager: ServiceManager) -> None:
@@ -265,7 +283,16 @@ def recover(queue: Queue, journal: Journal, manager: ServiceManager, log: Any) -
 
     def apply(record: Any) -> None:
         nonlocal count
-        queue.apply(load(record.kind, record.body), record.body)
+        try:
+            known = load(record.kind, record.body)
+        except KeyError as error:
+            if record.flags & SKIPPABLE:
+                return
+            raise JournalTooNew(
+                f"the journal has records of kind {record.kind}, which this queuectld does not "
+                "know; run the newer one that wrote them"
+            ) from error
+        queue.apply(known, record.body)
         count += 1
         if count % RECORDS_PER_LOOK == 0:
             manager.recovering(count, boot_ms())

@@ -400,7 +400,8 @@ def part_text(record: Any) -> str:
 
 
 def sample_record(cls: type[records.Record]) -> Any:
-    simple = {types.StrType: "x", types.IntType: 1, types.BoolType: False, types.DictType: {}}
+    simple: dict[type, Any] = {types.StrType: "x", types.IntType: 1, types.BoolType: False}
+    simple |= {types.DictType: {}, types.ListType: [], types.BytesType: b""}
     info = types.type_info(cls)
     assert isinstance(info, types.StructType)
     values = {

@@ -5,7 +5,7 @@ The documented limits of the control socket against the code: what a client can 
 import pytest
 from markdown_reader import Document, plain
 
-from queuectl import framing, measures, protocol
+from queuectl import framing, measures, protocol, tokens
 from queuectl.settings import SETTINGS
 from queuectld.core import admission, measuring, records, state
 from queuectld.runtime import connection, deadlines, output, quotas, server, streams, watchers
@@ -35,6 +35,7 @@ def limits() -> dict[str, int]:
         (streams, "STREAMS_MAX"),
         (streams, "USER_STREAMS_MAX"),
         (streams, "WAITED_JOBS_MAX"),
+        (tokens, "USER_TOKENS_MAX"),
         (watchers, "WATCHERS_MAX"),
         (watchers, "USER_WATCHERS_MAX"),
         (watchers, "CHANGES_MAX"),

@@ -2,19 +2,28 @@
 The document of who may do what against the commands that there are and what the daemon refuses.
 """
 
-from markdown_reader import Document, code_in
+from typing import get_args
+
+from markdown_reader import Document, code_in, plain
 
 from queuectl.commands.guide import all_commands
+from queuectl.commands.web_tokens import token_document
 from queuectl.errors import EXIT_CODES
+from queuectl.messages import Request
+from queuectl.protocol import SCOPES, Hello
+from queuectl.tokens import Scope, TokenView
+from queuectld.core.scopes import SCOPE_OF
 from queuectld.runner.policy import Policy
 from queuectld.runtime.peers import ADMIN_GROUP
 
 SECURITY = Document("docs/security.md")
+PROTOCOL = Document("docs/protocol.md")
 #: The commands that send a request that is for admins only. Each is tried in tests/box.
 REFUSED = {
     *("worker start", "worker stop", "worker stop --now", "queue set", "queue pause"),
     *("queue resume", "queue delete", "config set", "config unset", "daemon stop"),
     *("enqueue --priority 1", "enqueue --user NAME", "run --user NAME"),
+    "web token create --user NAME",
 }
 
 
@@ -55,3 +64,30 @@ def test_names_and_numbers() -> None:
     assert f"exit code {EXIT_CODES['denied']}" in prose
     assert f"exit code {EXIT_CODES['not_found']}" in prose
     assert f"uid {Policy().uid_min}" in SECURITY.section("What runs").prose
+
+
+def test_every_request_has_its_scope() -> None:
+    """
+    What a token allows is decided for each request, and said in the protocol.
+    """
+    requests = {*get_args(Request)} - {Hello}
+    assert requests == set(SCOPE_OF)
+    assert SCOPES == get_args(Scope)
+    assert (*SCOPES, None) == tuple(dict.fromkeys(SCOPE_OF.values()))
+    expected = {scope: [] for scope in SCOPE_OF.values()}
+    for request, scope in SCOPE_OF.items():
+        expected[scope].append(request.__struct_config__.tag)
+    documented = {
+        code_in(row[0])[0] if code_in(row[0]) else None: code_in(row[1])
+        for row in PROTOCOL.table("Scopes")
+    }
+    assert {scope: sorted(tags) for scope, tags in expected.items()} == documented
+
+
+def test_keys_of_a_token() -> None:
+    """
+    A token's JSON document has exactly the keys that are documented, in that order.
+    """
+    document = token_document(TokenView(id="0", name="", scopes=[], created_at=0))
+    rows = Document("docs/commands.md").table("Token")
+    assert list(document) == [plain(row[0]) for row in rows]

@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from queuectl.commands.enqueue import job_environment, made_jobs, option_fields
+from queuectl.commands.enqueue import document_fields, job_environment, made_jobs, option_fields
 from queuectl.documents import encode_json, error_document, job_document
 from queuectl.errors import EXIT_DONE, RequestRefused, RequestTooLong, UsageError, exit_code
 from queuectl.framing import FRAME_BYTES_MAX
-from queuectl.jobspec import decode_json, fields_of, fields_of_options, make_spec
+from queuectl.jobspec import decode_json, fields_of_options, make_spec
 from queuectl.options import Arguments
 from queuectl.protocol import BATCH_JOBS_MAX, JOB_BYTES_MAX, Enqueued, JobSpec
 from queuectl.session import Session
@@ -90,18 +90,18 @@ def _enqueue_whole(session: Session, arguments: Arguments, shown: str, data: byt
             f"{shown}: {len(jobs)} jobs, the limit of one batch is {BATCH_JOBS_MAX}: "
             "use --partial, which sends them in pieces"
         )
-    options = option_fields(arguments, session.now)
+    options = option_fields(session, arguments)
     _refuse_shared_id(options, len(jobs))
     specs = []
     for place, document in jobs:
         try:
-            specs.append(make_spec(fields_of(document, session.now), options))
+            specs.append(make_spec(document_fields(session, document), options))
         except UsageError as error:
             raise UsageError(f"{place}{error}") from error
     with session.connect() as client:
         try:
             answer = client.enqueue(
-                specs, env=job_environment(arguments), want_jobs=session.structured
+                specs, env=job_environment(session, arguments), want_jobs=session.structured
             )
         except RequestRefused as error:
             if error.index is None or single:
@@ -128,8 +128,8 @@ class _Pieces:
     def __init__(self, session: Session, arguments: Arguments, shown: str) -> None:
         self._session = session
         self._shown = shown
-        self._env = job_environment(arguments)
-        self._options = option_fields(arguments, session.now)
+        self._env = job_environment(session, arguments)
+        self._options = option_fields(session, arguments)
         _refuse_shared_id(self._options, 2)
         #: The exit code: that of the first job that could not be made.
         self._code = EXIT_DONE
@@ -146,7 +146,7 @@ class _Pieces:
                         specs.append(
                             (
                                 number,
-                                make_spec(fields_of(document, self._session.now), self._options),
+                                make_spec(document_fields(self._session, document), self._options),
                             )
                         )
                     except UsageError as error:

@@ -23,6 +23,7 @@ def start(session: Session, _arguments: Arguments) -> int:
     """
     Start the daemon if it does not run.
     """
+    session.refuse_host("daemon start", "starts a daemon of this machine")
     place = session.place
     word = "is running already"
     try:
@@ -52,7 +53,7 @@ def stop(session: Session, _arguments: Arguments) -> int:
     """
     with session.connect_running() as client:
         pid = client.call(Status(), StatusReport).daemon.pid
-        process = _open_process(pid)
+        process = _open_process(pid) if session.host is None else None
         try:
             client.call(Shutdown(), Done)
             _await_end(client, process)

@@ -21,6 +21,7 @@ def doctor(session: Session, _arguments: Arguments) -> int:
     """
     Print what was found. Starts no daemon.
     """
+    session.refuse_host("doctor", "looks at this machine's files, accounts and processes")
     findings = diagnose(examine(session))
     problem = any(each.level == "problem" for each in findings)
     if session.structured:

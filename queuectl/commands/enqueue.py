@@ -13,7 +13,7 @@ from queuectl.environment import caller_environment
 from queuectl.errors import EXIT_DONE, UsageError
 from queuectl.jobspec import decode_json, fields_of, fields_of_options, make_spec
 from queuectl.options import Arguments, Command, Option
-from queuectl.protocol import Enqueued, JobSpec
+from queuectl.protocol import HOME, Enqueued, JobSpec
 from queuectl.session import Session
 from queuectl.views import OUTPUTS, JobView
 
@@ -64,10 +64,10 @@ def enqueue(session: Session, arguments: Arguments) -> int:
         from queuectl.commands.batch import enqueue_file
 
         return enqueue_file(session, arguments)
-    options = option_fields(arguments, session.now)
+    options = option_fields(session, arguments)
     options.update(what_runs(arguments))
     document = json_operand(arguments)
-    fields = {} if document is None else fields_of(document, session.now)
+    fields = {} if document is None else document_fields(session, document)
     return send(session, arguments, make_spec(fields, options))
 
 
@@ -77,7 +77,7 @@ def send(session: Session, arguments: Arguments, spec: JobSpec) -> int:
     """
     with session.connect() as client:
         answer = client.enqueue(
-            [spec], env=job_environment(arguments), want_jobs=session.structured
+            [spec], env=job_environment(session, arguments), want_jobs=session.structured
         )
         jobs = made_jobs(client, answer) if session.structured else []
     if session.structured:
@@ -107,10 +107,21 @@ def made_jobs(client: Client, answer: Enqueued) -> list[JobView]:
     ]
 
 
-def option_fields(arguments: Arguments, now: int) -> dict[str, Any]:
+def document_fields(session: Session, document: object) -> dict[str, Any]:
+    """
+    Return the JobSpec attributes that a decoded JSON object gives. Raises UsageError.
+    """
+    fields = fields_of(document, session.now)
+    if isinstance(document, dict):
+        _check_directory(session, "cwd", document.get("cwd"))
+    return fields
+
+
+def option_fields(session: Session, arguments: Arguments) -> dict[str, Any]:
     """
     Return the JobSpec attributes that the options give. Raises UsageError.
     """
+    _check_directory(session, "--cwd", arguments.value("cwd"))
     given: dict[str, object] = {
         name: arguments.value(name)
         for name in (*_FIELD_OPTIONS, *_OTHER_OPTIONS)
@@ -120,7 +131,7 @@ def option_fields(arguments: Arguments, now: int) -> dict[str, Any]:
         given["env"] = dict(_variable(each) for each in arguments.values("env"))
     if arguments.flag("hold"):
         given["hold"] = True
-    return fields_of_options(given, now) if given else {}
+    return fields_of_options(given, session.now) if given else {}
 
 
 def what_runs(arguments: Arguments) -> dict[str, Any]:
@@ -174,11 +185,27 @@ def json_operand(arguments: Arguments) -> object:
     return document
 
 
-def job_environment(arguments: Arguments) -> dict[str, str]:
+def job_environment(session: Session, arguments: Arguments) -> dict[str, str] | None:
     """
-    Return what jobs take over from this process's environment.
+    Return what jobs take over from this process's environment; None for what they do as a rule.
     """
-    return caller_environment(os.environ, everything=arguments.flag("env-all"))
+    if not arguments.flag("env-all"):
+        return None
+    session.refuse_host("--env-all", "variables of this machine mean nothing on another; see --env")
+    return caller_environment(os.environ, everything=True)
+
+
+def _check_directory(session: Session, shown: str, path: object) -> None:
+    """
+    Refuse a directory that is relative to this one, where the job runs on another machine.
+    """
+    if session.host is None or not isinstance(path, str) or not path.strip():
+        return
+    if not (path.startswith(("/", "~/")) or path == HOME):
+        raise UsageError(
+            f"{shown}: must be absolute, or begin with ~ for the account's home, with --host; "
+            f"got {path!a}"
+        )
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -19,6 +19,7 @@ def verify(session: Session, arguments: Arguments) -> int:
     """
     Read every byte that a start would read. Does not return.
     """
+    session.refuse_host("journal verify", "reads files of this machine")
     become("verify", journal_of(arguments), *(["--json"] if session.structured else []))
 
 
@@ -26,6 +27,7 @@ def repair(session: Session, arguments: Arguments) -> int:
     """
     Cut the journal off before damage, or say what that would lose. Does not return.
     """
+    session.refuse_host("journal repair", "changes files of this machine")
     if not arguments.flag("truncate"):
         raise UsageError(
             "journal repair: say --truncate: everything behind the damage is cut off; "

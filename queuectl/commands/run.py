@@ -6,6 +6,7 @@ A command in the foreground that fails should say so at once, so `run` retries o
 
 from queuectl.commands.enqueue import (
     JOB_OPTIONS,
+    document_fields,
     job_environment,
     json_operand,
     option_fields,
@@ -19,7 +20,7 @@ from queuectl.errors import (
     exit_code,
 )
 from queuectl.following import Follower, say_why_waiting
-from queuectl.jobspec import fields_of, make_spec
+from queuectl.jobspec import make_spec
 from queuectl.options import Arguments, Command, Option
 from queuectl.session import Session
 from queuectl.views import JobView
@@ -31,13 +32,13 @@ def run(session: Session, arguments: Arguments) -> int:
     """
     if session.structured or session.quiet:
         raise UsageError("run: prints the job's output, in no other form; see enqueue and wait")
-    options = option_fields(arguments, session.now)
+    options = option_fields(session, arguments)
     options.update(what_runs(arguments))
     document = json_operand(arguments)
-    fields = {"max_retries": 0} | ({} if document is None else fields_of(document, session.now))
+    fields = {"max_retries": 0} | ({} if document is None else document_fields(session, document))
     spec = make_spec(fields, options)
     with session.connect() as client:
-        identifier = client.enqueue([spec], env=job_environment(arguments)).ids[0]
+        identifier = client.enqueue([spec], env=job_environment(session, arguments)).ids[0]
         assert identifier is not None
         follower = Follower(session, client, identifier, attempt=1)
         try:

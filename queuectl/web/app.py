@@ -2,27 +2,25 @@
 The gateway's application: every route that there is, behind the guard.
 """
 
-from pathlib import Path
-
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from queuectl.web import login
+from queuectl.web import aliases, api, login, pages, problems, tunnel
 from queuectl.web.gateway import Gateway
 from queuectl.web.guard import Guard
-
-STATIC = Path(__file__).parent / "static"
 
 
 def build(gateway: Gateway) -> ASGIApp:
     """
     Return the ASGI application of *gateway*.
     """
-    app = Starlette(routes=all_routes())
+    app = Starlette(
+        routes=all_routes(), exception_handlers={HTTPException: problems.answer_http_error}
+    )
     app.state.gateway = gateway
     return Guard(app, gateway)
 
@@ -33,8 +31,11 @@ def all_routes() -> list[BaseRoute]:
     """
     return [
         Route("/healthz", healthz, methods=["GET"]),
-        Mount("/static", StaticFiles(directory=STATIC)),
         *login.routes(),
+        *api.routes(),
+        *aliases.routes(),
+        *pages.routes(),
+        *tunnel.routes(),
     ]
 
 

@@ -25,6 +25,8 @@ BODY_SECONDS_MAX = 30.0
 FORM_TYPE = "application/x-www-form-urlencoded"
 JSON_TYPES = frozenset({"application/json", "application/x-ndjson"})
 
+_CLOSE = {"Connection": "close"}
+
 
 class Bodies:
     """
@@ -61,6 +63,9 @@ def announced_bytes(arrival: Arrival) -> int:
     if length < 0:
         raise Refusal(400, "usage", "Content-Length is not a number")
     chunked = "transfer-encoding" in headers
+    if chunked and "content-length" in headers:
+        # Whoever forwarded it may have seen another end of it than we do (RFC 9112 6.3).
+        raise Refusal(400, "usage", "Content-Length with Transfer-Encoding", _CLOSE)
     if not length and not chunked:
         return 0
     if arrival.is_websocket or not arrival.changes:
@@ -76,7 +81,7 @@ def _check_type(arrival: Arrival) -> int:
     Return how long a body of its type may be.
     """
     headers = arrival.headers
-    given = headers.get("content-type", "").partition(";")[0].strip().lower()
+    given = headers.get("content-type").partition(";")[0].strip().lower()
     form = is_form(arrival)
     encoding = headers.get("content-encoding", "identity").lower()
     if encoding != "identity" or not (form or given in JSON_TYPES):
@@ -88,7 +93,7 @@ def is_form(arrival: Arrival) -> bool:
     """
     Whether it is a form of a page. The API takes none.
     """
-    given = arrival.headers.get("content-type", "").partition(";")[0].strip().lower()
+    given = arrival.headers.get("content-type").partition(";")[0].strip().lower()
     return given == FORM_TYPE and not arrival.path.startswith("/api/")
 
 
@@ -109,7 +114,7 @@ async def read_body(receive: Receive, bytes_max: int) -> bytes:
                         413,
                         "usage",
                         f"the body is over the limit of {bytes_max} bytes",
-                        {"Connection": "close"},
+                        _CLOSE,
                     )
                 if not message.get("more_body", False):
                     return bytes(body)
@@ -118,7 +123,7 @@ async def read_body(receive: Receive, bytes_max: int) -> bytes:
             408,
             "timed_out",
             f"the body did not arrive within {BODY_SECONDS_MAX:.0f} seconds",
-            {"Connection": "close"},
+            _CLOSE,
         ) from None
 
 

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 from queuectl.errors import RequestRefused, UsageError
 from queuectl.tokens import id_of
@@ -57,7 +58,10 @@ class Gateway:
         AccessDenied, ProtocolError, TooManyVisitors.
         """
         assert token is not None or not self.configuration.tokens_only
-        link = self._links.get(token) or Link(self.configuration.socket, token)
+        link = self._links.get(token)
+        if link is None:
+            denied = partial(self.forget, token)
+            link = Link(self.configuration.socket, token, on_denied=denied)
         try:
             await link.open()
         except RequestRefused as error:

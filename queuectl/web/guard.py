@@ -16,7 +16,6 @@ Every answer, refusals included, leaves with the headers that tell browsers to b
 
 import asyncio
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from queuectl.web import bodies
@@ -29,15 +28,21 @@ from queuectl.web.arrival import (
     check_size,
 )
 from queuectl.web.authentication import identify
+from queuectl.web.connections import introduce
 from queuectl.web.gateway import Gateway, token_id
 from queuectl.web.log import log
 from queuectl.web.refusals import Refusal, answer
 from queuectl.web.sessions import Session
+from queuectl.web.throttle import Allowance
 from queuectl.web.visitor import VISITOR, Visitor
 
 #: Paths that ask nobody who they are: whether the process lives, logging in, and what pages are
 #: made of. What ends in a slash stands for all below it.
 OPEN = ("/healthz", "/login", "/login/", "/static/", "/favicon.ico")
+#: Lines about refusals in a row, and then one in so many seconds: whoever is refused must not be
+#: able to fill the log.
+REFUSAL_LINES_MAX = 100
+REFUSAL_LINE_SECONDS = 0.5
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -47,13 +52,19 @@ STRICT_HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",  # What frame-ancestors says, for browsers that do not know it.
-    "Referrer-Policy": "no-referrer",
+    # Not no-referrer, with which a browser's forms come from the origin `null`.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 #: What a gateway with TLS says to browsers: never come without.
-HSTS = "max-age=31536000"
+HSTS = {"Strict-Transport-Security": "max-age=31536000"}
+
+_STRICT = [(name.lower().encode(), value.encode()) for name, value in STRICT_HEADERS.items()]
+_STRICT_TLS = [
+    (name.lower().encode(), value.encode()) for name, value in (STRICT_HEADERS | HSTS).items()
+]
 
 
 class Guard:
@@ -65,6 +76,9 @@ class Guard:
         self._app = app
         self._gateway = gateway
         self._bodies = bodies.Bodies()
+        self._refusal_lines = Allowance(REFUSAL_LINES_MAX, REFUSAL_LINE_SECONDS)
+        #: Refusals since the last one that was logged.
+        self._unlogged_count = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
@@ -74,24 +88,35 @@ class Guard:
             await self._app(scope, receive, send)
             return
         address = scope["client"][0] if scope.get("client") else ""
-        send = _strict(send, self._gateway.configuration.scheme)
+        send = _strict(send, self._gateway.configuration.scheme, scope["path"])
         try:
             arrival = Arrival(scope, self._gateway.configuration)
             address = arrival.address
             await self._admit(arrival, receive, send)
         except Refusal as refusal:
             if refusal.status != 303:
-                log.warning(
-                    "web_refused",
-                    address=address,
-                    method=scope.get("method", "WEBSOCKET"),
-                    path=scope["path"],
-                    status=refusal.status,
-                    reason=refusal.detail,
-                )
+                self._log_refusal(refusal, address, scope)
             await answer(refusal, scope, send)
         except bodies.ClientGone:
             pass
+
+    def _log_refusal(self, refusal: Refusal, address: str, scope: Scope) -> None:
+        """
+        Log a refusal; of very many, how many there were.
+        """
+        if not self._refusal_lines.take(self._gateway.clock()):
+            self._unlogged_count += 1
+            return
+        log.warning(
+            "web_refused",
+            address=address,
+            method=scope.get("method", "WEBSOCKET"),
+            path=scope["path"],
+            status=refusal.status,
+            reason=refusal.detail,
+            unlogged=self._unlogged_count or None,
+        )
+        self._unlogged_count = 0
 
     # --- letting through ------------------------------------------------------------------------
 
@@ -106,7 +131,10 @@ class Guard:
             raise Refusal(405, "usage", f"no method {arrival.method}", {"Allow": allow})
         check_origin(arrival)
         announced = bodies.announced_bytes(arrival)
-        visitor = None if _is_open(arrival.path) else await identify(self._gateway, arrival)
+        visitor = None
+        if not _is_open(arrival.path):
+            visitor = await identify(self._gateway, arrival)
+            introduce(arrival.scope)
         session = visitor.session if visitor else None
         self._bodies.admit(announced)
         try:
@@ -174,20 +202,21 @@ class Guard:
                 )
 
 
-def _strict(send: Send, scheme: str) -> Send:
+def _strict(send: Send, scheme: str, path: str) -> Send:
     """
     Return *send*, which adds STRICT_HEADERS to every answer.
     """
+    # What is shown to one visitor is for nobody else, and not for later; what pages are made of may
+    # be kept, and is asked for again by its tag.
+    cached = b"no-cache" if path.startswith("/static/") else b"no-store"
+    added = _STRICT_TLS if scheme == "https" else _STRICT
 
     async def strict(message: Message) -> None:
         if message["type"] in ("http.response.start", "websocket.http.response.start"):
-            headers = MutableHeaders(scope=message)
-            for name, value in STRICT_HEADERS.items():
-                headers[name] = value
-            if scheme == "https":
-                headers["Strict-Transport-Security"] = HSTS
-            # What is shown to one visitor is for nobody else, and not for later.
-            headers.setdefault("Cache-Control", "no-store")
+            headers = [*message.get("headers", ()), *added]
+            if not any(name == b"cache-control" for name, _ in headers):
+                headers.append((b"cache-control", cached))
+            message = {**message, "headers": headers}
         await send(message)
 
     return strict
@@ -199,7 +228,7 @@ def _is_open(path: str) -> bool:
 
 def _check_csrf(session: Session, arrival: Arrival, body: bytes) -> None:
     given = arrival.headers.get("x-csrf-token")
-    if given is None and bodies.is_form(arrival):
+    if not given and bodies.is_form(arrival):
         given = bodies.form_field(body, "csrf_token")
     if arrival.is_websocket:
         return  # Its Origin was checked, and no browser can be made to leave that out.

@@ -13,7 +13,7 @@ A call is given up by cancelling it. Its answer, when it comes, is dropped; so w
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -54,6 +54,9 @@ R = TypeVar("R", bound=Message)
 #: How long a daemon may be away before a call fails, and how often it is looked for meanwhile.
 RECONNECT_SECONDS_MAX = 10.0
 RECONNECT_EVERY_SECONDS = 0.05
+#: How long calls share a connection before there is a new one. What the daemon decides about an
+#: account when it connects, such as whether it is an admin, holds no longer than this.
+CONNECTION_SECONDS_MAX = 60.0
 #: How long a daemon may take to greet: it is busy, or it is none.
 GREETING_SECONDS_MAX = 10.0
 #: How often a call is sent before its loss is the caller's to judge.
@@ -173,22 +176,106 @@ def pack(message: Message) -> bytes:
         raise UsageError(f"{error.object!a} is not valid UTF-8") from error
 
 
-class Link:
+class _Calls:
     """
-    The way to the daemon at *path* for one identity.
+    The calls that share one connection, each waiting for the answer with its number.
     """
 
-    def __init__(self, path: str, token: str | None = None) -> None:
+    def __init__(self, connection: Connection, on_end: Callable[["_Calls", Exception], None]):
+        self.welcome = connection.welcome
+        self.began_at = time.monotonic()
+        self._connection = connection
+        self._on_end = on_end
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._retired = False
+        #: Why no more answers will come, once that is so.
+        self._ended: Exception | None = None
+        self._reading = asyncio.create_task(self._read())
+
+    async def ask(self, request: Message) -> bytes:
+        """
+        Send *request* and return the payload of its answer. Raises ConnectionLost, ...
+        """
+        if self._ended is not None:
+            raise ConnectionIdle("the connection was lost before the request was sent")
+        self._number += 1
+        number = self._number
+        data = pack(msgspec.structs.replace(request, call=number))
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
+        await self._connection.send(data)
+        return await answer
+
+    def retire(self) -> None:
+        """
+        Take no more calls; end when the last one is answered.
+        """
+        self._retired = True
+        self._end_if_done()
+
+    def close(self) -> None:
+        """
+        End now; who waits for an answer gets ConnectionLost.
+        """
+        self._end(ConnectionLost("the connection to the daemon was closed"))
+        self._reading.cancel()
+
+    async def _read(self) -> None:
+        path = self._connection.path
+        try:
+            while True:
+                frame = await self._connection.receive()
+                number = _decode(_decode_envelope, frame, path).call
+                if number == 0:
+                    raise _ending(_decode(_decode_greeting, frame, path))
+                waiting = self._waiting.pop(number, None)
+                # An answer that nobody waits for any more is dropped.
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(frame)
+                self._end_if_done()
+        except (DaemonUnreachable, RequestRefused) as error:
+            self._end(error)
+        finally:  # Whatever happened, nobody may wait for ever.
+            self._end(ConnectionLost("the connection to the daemon was lost"))
+
+    def _end_if_done(self) -> None:
+        if self._retired and not self._waiting:
+            self.close()
+
+    def _end(self, error: Exception) -> None:
+        if self._ended is not None:
+            return
+        self._ended = error
+        self._connection.close()
+        for each in self._waiting.values():
+            if not each.done():
+                each.set_exception(error)
+        self._waiting.clear()
+        self._on_end(self, error)
+
+
+class Link:
+    """
+    The way to the daemon at *path* for one identity. *on_denied* is called when the daemon takes
+    the token back: it was revoked, or its time is up.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        token: str | None = None,
+        *,
+        on_denied: Callable[[], None] = lambda: None,
+    ) -> None:
         self.path = path
         self.token = token
+        self._on_denied = on_denied
         #: How many requests hold it now: who closes links must leave these.
         self.holders = 0
         self._welcome: Welcome | None = None
-        self._connection: Connection | None = None
+        self._calls: _Calls | None = None
         self._opening = asyncio.Lock()
-        self._reading: asyncio.Task[None] | None = None
-        self._number = 0
-        self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._places = asyncio.Semaphore(CALLS_MAX)
 
     @property
@@ -201,16 +288,11 @@ class Link:
 
     async def open(self) -> Welcome:
         """
-        Connect if there is no connection, and return the daemon's greeting.
+        Connect if there is no connection that is fresh, and return the daemon's greeting.
 
         A daemon that is away is waited for, RECONNECT_SECONDS_MAX. Raises as dial() does.
         """
-        async with self._opening:
-            if self._connection is None:
-                connection = await self._dial_patiently()
-                self._connection = connection
-                self._welcome = connection.welcome
-                self._reading = asyncio.create_task(self._read(connection))
+        await self._open()
         return self.welcome
 
     async def call(self, request: Message, response: type[R]) -> R:
@@ -226,9 +308,9 @@ class Link:
         decode = _decoder_of(response)
         async with self._places:
             for left in reversed(range(SENDS_MAX)):
-                await self.open()
+                calls = await self._open()
                 try:
-                    frame = await self._ask(request)
+                    frame = await calls.ask(request)
                     break
                 except ConnectionLost as error:
                     unread = isinstance(error, ConnectionIdle)
@@ -265,8 +347,26 @@ class Link:
         """
         Close the connection of the calls; who waits for an answer gets ConnectionLost.
         """
-        if self._connection is not None:
-            self._lose(self._connection, ConnectionLost("the connection to the daemon was closed"))
+        if self._calls is not None:
+            self._calls.close()
+
+    async def _open(self) -> _Calls:
+        async with self._opening:
+            calls = self._calls
+            if calls is not None:
+                if time.monotonic() - calls.began_at < CONNECTION_SECONDS_MAX:
+                    return calls
+                self._calls = None
+                calls.retire()
+            calls = self._calls = _Calls(await self._dial_patiently(), self._on_end)
+            self._welcome = calls.welcome
+            return calls
+
+    def _on_end(self, calls: _Calls, error: Exception) -> None:
+        if calls is self._calls:
+            self._calls = None
+        if isinstance(error, RequestRefused) and error.code == "denied":
+            self._on_denied()
 
     async def _dial_patiently(self) -> Connection:
         deadline = time.monotonic() + RECONNECT_SECONDS_MAX
@@ -277,52 +377,6 @@ class Link:
                 if isinstance(error, ProtocolError) or time.monotonic() > deadline:
                     raise
             await asyncio.sleep(RECONNECT_EVERY_SECONDS)
-
-    async def _ask(self, request: Message) -> bytes:
-        connection = self._connection
-        if connection is None:
-            raise ConnectionIdle("the connection was lost before the request was sent")
-        self._number += 1
-        number = self._number
-        data = pack(msgspec.structs.replace(request, call=number))
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
-        try:
-            await connection.send(data)
-            return await answer
-        finally:
-            self._waiting.pop(number, None)
-
-    async def _read(self, connection: Connection) -> None:
-        error: Exception
-        try:
-            while True:
-                frame = await connection.receive()
-                number = _decode(_decode_envelope, frame, self.path).call
-                if number == 0:
-                    raise _ending(_decode(_decode_greeting, frame, self.path))
-                waiting = self._waiting.pop(number, None)
-                # An answer that nobody waits for any more is dropped.
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(frame)
-        except (DaemonUnreachable, RequestRefused) as reason:
-            error = reason
-        except asyncio.CancelledError:
-            error = ConnectionLost("the connection to the daemon was closed")
-        self._lose(connection, error)
-
-    def _lose(self, connection: Connection, error: Exception) -> None:
-        connection.close()
-        if connection is not self._connection:
-            return
-        self._connection = None
-        if self._reading is not None and self._reading is not asyncio.current_task():
-            self._reading.cancel()
-        self._reading = None
-        waiting, self._waiting = self._waiting, {}
-        for each in waiting.values():
-            if not each.done():
-                each.set_exception(error)
 
 
 def _ending(said: Welcome | Refused) -> Exception:

@@ -12,17 +12,32 @@ import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
-import structlog
 from msgspec import json
+
+# structlog shows tracebacks by rich where that is to be had. Ours are never shown so, and to import
+# it costs some MiB: so for this moment it is not to be had.
+_hides_rich = "rich" not in sys.modules
+if _hides_rich:
+    sys.modules["rich"] = None  # type: ignore[assignment]
+import structlog  # noqa: E402
+
+from queuectl.web.throttle import Allowance  # noqa: E402
+
+if _hides_rich:
+    del sys.modules["rich"]
 
 #: syslog's numbers for the levels.
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 #: What a stranger sent, such as a path, is cut to this.
 VALUE_CHARS_MAX = 500
+#: uvicorn's lines in a row, and then one in so many seconds.
+SERVER_LINES_MAX = 50
+SERVER_LINE_SECONDS = 1.0
 
 _LENGTH = struct.Struct("<Q")
 
@@ -82,10 +97,17 @@ class _Writer:
 
 class _ToStructlog(logging.Handler):
     """
-    What uvicorn has to say becomes events of ours.
+    What uvicorn has to say becomes events of ours. Strangers can make it say something (that a
+    request is none), so its lines are bounded.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines = Allowance(SERVER_LINES_MAX, SERVER_LINE_SECONDS)
+
     def emit(self, record: logging.LogRecord) -> None:
+        if not self._lines.take(time.monotonic()):
+            return
         text = record.getMessage().strip()
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
@@ -108,10 +130,14 @@ def _journal_writer() -> Any:
 
 
 def _cut_values(_log: Any, _level: str, event: Any) -> Any:
-    for key, value in event.items():
-        if isinstance(value, str) and len(value) > VALUE_CHARS_MAX:
-            event[key] = value[:VALUE_CHARS_MAX] + "…"
-    return event
+    """
+    Leave out what is not known, and cut what is too long.
+    """
+    return {
+        key: value[:VALUE_CHARS_MAX] if isinstance(value, str) else value
+        for key, value in event.items()
+        if value is not None
+    }
 
 
 def _entry(_log: Any, level: str, event: Mapping[str, Any]) -> bytes:
@@ -127,7 +153,7 @@ def _entry(_log: Any, level: str, event: Mapping[str, Any]) -> bytes:
         "PRIORITY": PRIORITIES[level],
         "SYSLOG_IDENTIFIER": "queuectl-web",
         "QUEUECTL_EVENT": name,
-        **{key: value for key, value in fields.items() if value is not None},
+        **fields,
     }
     packed = bytearray()
     for key, value in entry.items():

@@ -79,8 +79,8 @@ async def open_link(request: Request) -> Response:
     if request.method != "GET" or "prefetch" in ahead:
         return Response(status_code=204)
     if not gateway.sessions.use_link(request.path_params["key"], gateway.clock()):
+        # Not counted as a failure: nobody guesses a key, and the daemon was not asked.
         log.warning("web_login_refused", address=address, reason="no good one-time link")
-        gateway.throttle.failed(address, gateway.clock())
         error = "This link was used already, or its time is up: log in with a token."
         return _form(request, HOME, status=401, error=error)
     log.info("web_login", address=address, link=True)

@@ -8,9 +8,12 @@ that are being served are waited for. The queue and its jobs are not concerned.
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.server import Server
@@ -20,11 +23,10 @@ from queuectl.web import log
 from queuectl.web.app import build
 from queuectl.web.arrival import HEAD_BYTES_MAX, hosts_of
 from queuectl.web.configuration import Configuration, host_in_url
+from queuectl.web.connections import HEAD_SECONDS_MAX, Connection, Connections, WebSocketConnection
 from queuectl.web.gateway import Gateway
 
 SHUTDOWN_SECONDS = 5
-#: Connections at once; a request on one more is answered with 503.
-CONNECTIONS_MAX = 1_000
 #: A message of a WebSocket, which a browser may send: the protocol's largest frame and a little.
 WEBSOCKET_BYTES_MAX = (4 << 20) + 64
 #: A client that takes nothing of what was sent to it for so long is gone (TCP_USER_TIMEOUT).
@@ -67,6 +69,7 @@ def serve(configuration: Configuration, announce: Callable[[str, str | None], No
     Raises UsageError if it cannot listen, or has no usable certificate.
     """
     log.configure()
+    allow_descriptors()
     listening = listen(configuration)
     port = listening.getsockname()[1]
     with listening:
@@ -106,7 +109,9 @@ def listen(configuration: Configuration) -> socket.socket:
     Return a socket that is bound as configured. Raises UsageError.
     """
     family = socket.AF_INET6 if ":" in configuration.bind else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle's algorithm off where it is told that this is TCP, and only there. Else
+    # each answer would wait 40 ms for the client's delayed acknowledgement of its headers.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS_MAX)
     try:
@@ -119,6 +124,14 @@ def listen(configuration: Configuration) -> socket.socket:
     return listening
 
 
+def allow_descriptors() -> None:
+    """
+    Let this process have as many descriptors as it may: a connection is one, a stream two.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def notify(*lines: str) -> None:
     """
     Tell the service manager, if there is one (sd_notify(3)).
@@ -126,9 +139,11 @@ def notify(*lines: str) -> None:
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return
+    if path.startswith("@"):  # A name in the abstract namespace.
+        path = "\0" + path[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         try:
-            manager.sendto("\n".join(lines).encode(), path.replace("@", "\0", 1))
+            manager.sendto("\n".join(lines).encode(), path)
         except OSError:
             pass  # It is not there to listen.
 
@@ -137,8 +152,8 @@ def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
     configuration = gateway.configuration
     config = uvicorn.Config(
         build(gateway),
-        http="h11",
-        ws="websockets-sansio",
+        http=cast(Any, partial(Connection, Connections())),
+        ws=WebSocketConnection,
         ws_max_size=WEBSOCKET_BYTES_MAX,
         ws_per_message_deflate=False,  # A few bytes can be made of many, by anybody.
         interface="asgi3",
@@ -148,7 +163,7 @@ def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,  # See arrival.py.
         server_header=False,
-        limit_concurrency=CONNECTIONS_MAX,
+        timeout_keep_alive=HEAD_SECONDS_MAX,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         h11_max_incomplete_event_size=HEAD_BYTES_MAX,
         ssl_certfile=configuration.tls_cert,

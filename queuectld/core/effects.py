@@ -87,6 +87,14 @@ class AwaitJobs(Effect, frozen=True):
     peer: Peer
 
 
+class EndToken(Effect, frozen=True):
+    """
+    End every connection that brought this token.
+    """
+
+    token: str
+
+
 class WatchJobs(Effect, frozen=True):
     """
     Tell a client what happens to jobs from now on.

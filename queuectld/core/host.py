@@ -1,6 +1,6 @@
 """
 What a request depends on outside of the queue: the runtime looks it up beforehand, so that deciding
-asks nobody.
+asks nobody and rolls no dice.
 """
 
 from msgspec import Struct
@@ -16,6 +16,16 @@ class Account(Struct, frozen=True):
     home: str
 
 
+class Secret(Struct, frozen=True):
+    """
+    A new token's secret, and the number that becomes its id: random bits.
+    """
+
+    number: int
+    text: str
+    digest: bytes
+
+
 class Host(Struct, frozen=True):
     """
     What the request being decided needs to know of the host, and nothing beyond that.
@@ -25,6 +35,8 @@ class Host(Struct, frozen=True):
     accounts: dict[str, Account] = {}
     #: Whether the system's journal can be written to.
     has_journal: bool = False
+    #: For the token that it makes.
+    secret: Secret | None = None
 
 
 #: For the many requests that depend on nothing.

@@ -9,7 +9,8 @@ What holds between jobs and indices whatever happened.
   SIGKILL was sent;
 - a processing job has exactly one unended run, its last, and holds the slot that the run names;
 - every environment is referred to by as many jobs as its count says;
-- an account's bytes are those of its jobs and environments.
+- an account's bytes are those of its jobs and environments;
+- every token is an account's, and on the clock if it expires.
 """
 
 from queuectl.views import JOB_STATES, JobState
@@ -50,6 +51,7 @@ def validate(state: State) -> None:
     assert list(state.order) == sorted(set(state.order))
     for each, members in state.members.items():
         assert len(members) == counts[each], each
+    state.tokens.validate()
     _validate_shares(state)
     _validate_heaps(state)
     _validate_slots(state)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from queuectl.views import JobState, RunEnd
-from queuectld.core import requests
+from queuectld.core import requests, token_requests
 from queuectld.core.effects import AckExit, DeleteOutput, Effect, Reply, SignalRun, TellForgotten
 from queuectld.core.ending import describe_end, end_of, ended
 from queuectld.core.events import (
@@ -143,10 +143,9 @@ class Queue:
         if self._to_follow:
             return 0
         due = self.state.timers.head(self.state.is_due)
-        expiry = next_expiry(self.state)
-        if due is None or (expiry is not None and expiry < due[0]):
-            return expiry
-        return due[0]
+        due_at = None if due is None else due[0]
+        deadlines = due_at, next_expiry(self.state), self.state.tokens.next_expiry()
+        return min((at for at in deadlines if at is not None), default=None)
 
     def validate(self) -> None:
         """
@@ -469,6 +468,7 @@ class Queue:
             else:
                 self.do(SignalRun(job.number, job.attempt, signal.SIGKILL))
         self.forget(take_expired(self.state, now, DUE_JOBS_MAX))
+        token_requests.expire(self, now)
 
     # --- requests ---------------------------------------------------------------------------
 

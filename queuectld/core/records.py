@@ -11,23 +11,29 @@ Rules
    field with a default, never reorder, remove or reinterpret one, never reuse a kind. An older
    release ignores appended fields.
 
-Keys: a job's records have its number; environments and the single tables have keys of their own,
-far above any number. Parts of a job: 0 what was asked for, 1 moves, 2 stop requests, 16 + n its
-n-th attempt.
+4. A kind that a release does not know stops it: it was written by a newer one, and to go on without
+   would be to guess. A kind that an older release can do without is flagged SKIPPABLE.
+
+Keys: a job's records have its number; tokens, environments and the single tables have keys of
+their own, far above any number. Parts of a job: 0 what was asked for, 1 moves, 2 stop requests,
+16 + n its n-th attempt.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
 from queuectl.views import JobState, OnLost, OutputTo, RunEnd, SettingValue
 
+SKIPPABLE = 1  # flag: a reader that does not know the kind may go on without the record
 FORGET = 2  # flag: this key and all its parts are gone
 NUMBER_MAX = 1 << 48  # job numbers are below; leaves room for a priority in a packed heap entry
 ATTEMPT_PART = 16
 ATTEMPTS_MAX = 60_000  # attempts of one job over all retries by hand; parts are 16 bits
+TOKEN_NUMBER_MAX = 1 << 40  # token numbers are below: ten hex digits
+_TOKEN_KEY = 1 << 61
 _ENVIRONMENT_KEY = 1 << 62
 _TABLE_KEY = 1 << 63
 
@@ -212,6 +218,40 @@ class NumbersUsed(Record, array_like=True, frozen=True, gc=False):
     next_number: int
 
 
+class TokenMade(Record, array_like=True, frozen=True, gc=False):
+    """
+    Who brings the text of this token is an account, within its scopes.
+    """
+
+    token: int  # its number: a random one
+    at: int
+    digest: bytes  # SHA-256 of its secret
+    scopes: list[str]
+    name: str
+    expires_at: int  # 0: never
+    uid: int | None = None  # the account; None in user mode
+    user: str | None = None  # that account's name when it was made
+    by_user: str | None = None  # the admin who made it for that account
+
+    def is_expired(self, now: int) -> bool:
+        """
+        Whether its time is over.
+        """
+        return 0 < self.expires_at <= now
+
+
+class TokenForgotten(Record, array_like=True, frozen=True, gc=False):
+    """
+    A token is good for nothing any more.
+    """
+
+    token: int
+    at: int
+    why: Literal["revoked", "expired"]
+    user: str | None = None  # whose it was
+    by_user: str | None = None  # who revoked it; None in user mode
+
+
 KINDS: dict[int, type[Record]] = {
     1: JobEnqueued,
     2: JobMoved,
@@ -226,6 +266,8 @@ KINDS: dict[int, type[Record]] = {
     11: SlotsChanged,
     12: DaemonStarted,
     13: NumbersUsed,
+    14: TokenMade,
+    15: TokenForgotten,
 }
 _KIND_OF = {record: kind for kind, record in KINDS.items()}
 _PARTS: dict[type[Record], int] = {JobEnqueued: 0, JobMoved: 1, StopRequested: 2, JobForgotten: 0}
@@ -265,12 +307,15 @@ def store(record: Any) -> Stored:
     if cls in (EnvironmentStored, EnvironmentForgotten):
         flags = FORGET if cls is EnvironmentForgotten else 0
         return Stored(kind, flags, 0, _ENVIRONMENT_KEY | record.env_id, body)
+    if cls in (TokenMade, TokenForgotten):
+        flags = SKIPPABLE | (FORGET if cls is TokenForgotten else 0)
+        return Stored(kind, flags, 0, _TOKEN_KEY | record.token, body)
     return Stored(kind, 0, 0, _TABLE_KEY | kind, body)
 
 
 def load(kind: int, body: bytes) -> Record:
     """
-    Return the record that *body* holds. Raises KeyError for a kind this release does not know,
-    msgspec.ValidationError for a body that is not one.
+    Return the record that *body* holds. Raises KeyError for a kind this release does not know: see
+    rule 4. Raises msgspec.ValidationError for a body that is not one.
     """
     return _DECODERS[kind](body)

@@ -40,9 +40,10 @@ from queuectl.protocol import (
     Workers,
 )
 from queuectl.settings import canonical, check
+from queuectl.tokens import CreateToken, ListTokens, RevokeToken
 from queuectl.views import FINISHED_STATES, JobError
 from queuectl.watching import Watch
-from queuectld.core import measuring, named_queues, selection, views
+from queuectld.core import measuring, named_queues, selection, token_requests, views
 from queuectld.core.actions import act, edit
 from queuectld.core.admission import (
     admit,
@@ -410,5 +411,8 @@ HANDLERS: dict[type, Callable[["Queue", int, Any, int], None]] = {
     SetQueue: named_queues.change,
     DeleteQueue: named_queues.delete,
     GetHistory: measuring.show_history,
+    CreateToken: token_requests.create,
+    ListTokens: token_requests.show,
+    RevokeToken: token_requests.revoke,
     Shutdown: _shutdown,
 }

@@ -37,9 +37,12 @@ from queuectld.core.records import (
     SettingsChanged,
     SlotsChanged,
     StopRequested,
+    TokenForgotten,
+    TokenMade,
 )
 from queuectld.core.shares import Share, Shares
 from queuectld.core.timers import Timers
+from queuectld.core.tokens import TokenTable
 
 # Request ids remembered for repeated enqueues: at least this many, at most twice as many.
 REQUESTS_MAX = 50_000
@@ -92,6 +95,7 @@ class State:
         #: each start, and no record needs it to be applied.
         self.configured: dict[str, SettingValue] = {}
         self.configured_by: dict[str, str] = {}
+        self.tokens = TokenTable()
         self.environments: dict[int, Environment] = {}
         self._env_ids: dict[tuple[int | None, bytes], int] = {}
         #: What env_id() found last: variables, owner, id.
@@ -119,6 +123,8 @@ class State:
             SlotsChanged: self._slots_changed,
             DaemonStarted: self._daemon_started,
             NumbersUsed: self._numbers_used,
+            TokenMade: self._token_made,
+            TokenForgotten: self._token_forgotten,
         }
         self.queue_named(DEFAULT_QUEUE).listed = True
 
@@ -463,3 +469,11 @@ class State:
 
     def _numbers_used(self, record: NumbersUsed) -> None:
         self.next_number = max(self.next_number, record.next_number)
+
+    def _token_made(self, record: TokenMade) -> None:
+        self.latest_at = max(self.latest_at, record.at)
+        self.tokens.add(record)
+
+    def _token_forgotten(self, record: TokenForgotten) -> None:
+        self.latest_at = max(self.latest_at, record.at)
+        self.tokens.remove(record)

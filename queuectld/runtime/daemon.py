@@ -24,6 +24,7 @@ from queuectld.core.effects import (
     AckExit,
     DeleteOutput,
     Effect,
+    EndToken,
     Reply,
     SignalRun,
     StartRun,
@@ -31,6 +32,9 @@ from queuectld.core.effects import (
 )
 from queuectld.core.events import ClockStepped, Event, Requested, StorageChanged, TimerFired
 from queuectld.core.queue import Queue
+from queuectld.core.refusal import Refusal
+from queuectld.core.requests import refused
+from queuectld.core.scopes import permit
 from queuectld.journal.errors import JournalFailed, JournalFull
 from queuectld.journal.frames import BATCH_BYTES_MAX, pack_record
 from queuectld.journal.journal import Journal
@@ -283,6 +287,11 @@ class Daemon:
         Answer what the queue cannot, or must not now. Returns whether it is the queue's.
         """
         request = event.request
+        try:
+            permit(self.queue.state, event.peer, type(request), now)
+        except Refusal as refusal:
+            self.reply(event.client, refused(request.call, refusal))
+            return False
         if (report := REPORTS.get(type(request))) is not None:
             self.reply(event.client, report(self, request.call, now, event.peer))
             return False
@@ -444,6 +453,9 @@ class Daemon:
                 self.runner.signal(effect.number, effect.attempt, effect.signal)
         elif isinstance(effect, TELLING):
             self.telling.perform(effect)
+        elif isinstance(effect, EndToken):
+            if self.server is not None:
+                self.server.end_token(effect.token)
         elif isinstance(effect, DeleteOutput):
             self.output.delete(effect.number, effect.attempts)
         else:

@@ -6,10 +6,13 @@ Each of the four spans is one constant, so connections run out of time in the or
 time began: every question here is answered by the first of an ordered table, however many
 connections there are. Times are the queue's, ms; they come as arguments, once a turn.
 
+A token may end the connections that brought it at a time of its own.
+
 The clock of a frame stands still while the daemon itself does not read from the connection, and no
 connection is idle that waits for an answer: `wait` and `logs -f` may take days.
 """
 
+from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterator
 
@@ -79,6 +82,8 @@ class Deadlines:
         self._write = _Span(WRITE_MS_MAX)
         self._idle = _Span(IDLE_MS_MAX)
         self._spans = (self._hello, self._frame, self._write, self._idle)
+        #: When connections end for their token's sake, with their number: in order.
+        self._ends: list[tuple[int, int, Connection]] = []
 
     def note(self, connection: Connection, now: int) -> None:
         """
@@ -108,19 +113,35 @@ class Deadlines:
         else:
             self._idle.restart(connection, now)
 
+    def end_at(self, connection: Connection, at: int) -> None:
+        """
+        A connection is not to last beyond this time.
+        """
+        insort(self._ends, (at, connection.client, connection))
+
     def forget(self, connection: Connection) -> None:
         """
         A connection has ended.
         """
         for span in self._spans:
             span.stop(connection)
+        if any(each is connection for _, _, each in self._ends):
+            self._ends = [end for end in self._ends if end[2] is not connection]
 
     def next(self) -> int | None:
         """
         Return when the time of a connection is over, the first of all.
         """
         ends_at = [at for span in self._spans if (at := span.next()) is not None]
+        ends_at += [at for at, _, _ in self._ends[:1]]
         return min(ends_at, default=None)
+
+    def ended(self, now: int) -> Iterator[Connection]:
+        """
+        Take out and yield the connections that are not to last any longer.
+        """
+        while self._ends and self._ends[0][0] <= now:
+            yield self._ends.pop(0)[2]
 
     def expire(self, now: int) -> Iterator[tuple[Connection, Refused | None]]:
         """

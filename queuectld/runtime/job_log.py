@@ -1,5 +1,6 @@
 """
-What the log tells of jobs: each durable fact about one, or a sum of them when there are too many.
+What the log tells of jobs and tokens: each durable fact about one, or a sum of them when there are
+too many.
 
 A line for every run is worth reading until there are thousands a second: then it fills the disk,
 costs as much as starting the job, and the system's journal drops what comes, warnings and all (by
@@ -20,8 +21,11 @@ from queuectld.core.records import (
     RunEnded,
     RunStarted,
     StopRequested,
+    TokenForgotten,
+    TokenMade,
 )
 from queuectld.core.state import State
+from queuectld.core.tokens import id_text
 
 WINDOW_MS = 1_000
 #: Of each second; together under the journal's 10,000 in 30 s.
@@ -89,6 +93,9 @@ class JobLog:
                 self._log.info("job_moved", **job_fields(state, record.number), state=record.state)
         elif isinstance(record, JobForgotten):
             self._log.debug("job_forgotten", **job_fields(state, record.number))
+        elif isinstance(record, TokenMade | TokenForgotten):
+            if self._may_tell("tokens"):
+                self._token(record)
         elif isinstance(record, DaemonStarted):
             self._log.info("daemon_started", epoch=record.epoch, version=record.version)
 
@@ -115,6 +122,20 @@ class JobLog:
                 state=record.state,
                 span_ms=record.at - record.started_at,
             )
+
+    def _token(self, record: TokenMade | TokenForgotten) -> None:
+        token, user, by = id_text(record.token), record.user, record.by_user
+        if isinstance(record, TokenMade):
+            self._log.info(
+                "token_made",
+                token=token,
+                user=user,
+                by=by,
+                scopes=",".join(record.scopes),
+                expires_at=record.expires_at or None,
+            )
+        else:
+            self._log.info("token_forgotten", token=token, user=user, by=by, why=record.why)
 
     def _may_tell(self, word: str) -> bool:
         self._told_count += 1

@@ -28,7 +28,7 @@ def _run_ended(event: Mapping[str, Any]) -> str:
 
 
 def _runs_summed(event: Mapping[str, Any]) -> str:
-    words = ("enqueued", "started", "ended", "failed", "stopped", "moved")
+    words = ("enqueued", "started", "ended", "failed", "stopped", "moved", "tokens")
     counts = ", ".join(f"{event[word]} {word}" for word in words if event.get(word))
     return f"Jobs in the last second beyond those told one by one: {counts}"
 
@@ -109,6 +109,13 @@ KINDS: dict[str, Kind] = {
     ),
     "stray_output_deleted": Kind(
         "0e7dde7a3a3e495a85105e8a0ae19b59", "Deleted output of job {id}, which is forgotten"
+    ),
+    # Tokens
+    "token_made": Kind("36063140ec7642099a2e48ae9ea31107", "Token {token} made: {scopes}"),
+    "token_forgotten": Kind("d7cbfcda6d1b4397b2d510fd4af9e60b", "Token {token} is {why}"),
+    "token_refused": Kind(
+        "1e434a77d32149ad85e72623a7d5b934",
+        "Tokens that are not valid were refused: {count}, the last from uid {uid}",
     ),
     # The runner
     "runner_started": Kind("7cac1ea149cb4ab6b5d1b1f5489c50f9", "Started a runner, pid {pid}"),

@@ -9,16 +9,20 @@ import os
 import pwd
 
 from queuectl.protocol import Enqueue
+from queuectl.tokens import CreateToken
 from queuectld.core.admission import ACCOUNTS_MAX
 from queuectld.core.host import NOTHING, Account, Host
 from queuectld.core.peer import Peer
 from queuectld.runtime.system_journal import SOCKET, JournalSocket
+from queuectld.runtime.token_text import make_secret
 
 
 def look_up(request: object, peer: Peer, journal_path: str = SOCKET) -> Host:
     """
     Return what *request*, of *peer*, depends on.
     """
+    if isinstance(request, CreateToken):
+        return _for_token(request, peer)
     if not isinstance(request, Enqueue):
         return NOTHING
     names: set[str] = set()
@@ -34,6 +38,15 @@ def look_up(request: object, peer: Peer, journal_path: str = SOCKET) -> Host:
         found = {name: _account(name, peer) for name in names}
         accounts = {name: account for name, account in found.items() if account is not None}
     return Host(accounts, wants_journal and _listens(journal_path))
+
+
+def _for_token(request: CreateToken, peer: Peer) -> Host:
+    accounts = {}
+    if request.user is not None and peer.admin:
+        account = _account(request.user, peer)
+        if account is not None:
+            accounts[request.user] = account
+    return Host(accounts, secret=make_secret())
 
 
 def _account(name: str, peer: Peer) -> Account | None:

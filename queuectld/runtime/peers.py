@@ -11,6 +11,7 @@ import grp
 import os
 import pwd
 import socket
+import stat
 import struct
 
 from queuectld.core.peer import EVERYBODY, Peer
@@ -37,6 +38,40 @@ def identify(connected: socket.socket, *, system: bool) -> Peer:
         return EVERYBODY
     if uid == _OVERFLOW_UID:
         raise PeerRefused("the account of this connection has no id here")
+    return _account(uid)[0]
+
+
+def identify_account(uid: int, user: str | None, socket_path: str) -> Peer:
+    """
+    Return the account with this id as if it had connected, if it is still called *user* and may
+    open the socket. Raises PeerRefused.
+    """
+    peer, groups = _account(uid)
+    if peer.user != user:
+        raise PeerRefused(f"the account {user} has another name now, or its id is another's")
+    if not _may_open(socket_path, uid, groups):
+        raise PeerRefused(f"the account {user} is not in the group that may use this queue")
+    return peer
+
+
+def _may_open(path: str, uid: int, groups: list[int]) -> bool:
+    """
+    Whether the mode of the socket lets an account connect.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    if uid in (0, found.st_uid):
+        return True
+    needed = stat.S_IWGRP if found.st_gid in groups else stat.S_IWOTH
+    return bool(found.st_mode & needed)
+
+
+def _account(uid: int) -> tuple[Peer, list[int]]:
+    """
+    Return an account with its groups. Raises PeerRefused.
+    """
     try:
         account = pwd.getpwuid(uid)
         groups = os.getgrouplist(account.pw_name, account.pw_gid)
@@ -46,7 +81,7 @@ def identify(connected: socket.socket, *, system: bool) -> Peer:
     except UnicodeEncodeError as error:
         raise PeerRefused(f"the account with the id {uid} has a name that is no UTF-8") from error
     admin = uid in (0, os.geteuid()) or _admin_gid() in groups
-    return Peer(uid, account.pw_name, admin)
+    return Peer(uid, account.pw_name, admin), groups
 
 
 def peer_uid(connected: socket.socket) -> int:

@@ -77,7 +77,7 @@ class Quotas:
         self._quotas: dict[int | None, Quota] = {}
         self._count = 0
 
-    def check(self, uid: int) -> None:
+    def check(self, uid: int | None) -> None:
         """
         Refuse one more connection to an account that has all it may have, as far as is known
         without looking it up: that may take long, and is not done for who connects again and again.
@@ -93,10 +93,27 @@ class Quotas:
         quota = self._quotas.get(peer.uid) or Quota(peer.uid)
         self._check_room(peer, quota.connection_count)
         quota.admin = peer.admin
-        quota.connection_count += 1
-        self._quotas[peer.uid] = quota
-        self._count += 1
+        self._add(quota)
         return quota
+
+    def move(self, quota: Quota, peer: Peer) -> Quota:
+        """
+        Count a connection of *quota* as one of *peer*, who came over it with a token; return that
+        account's quota. Raises TooManyConnections, and then it is counted as before.
+        """
+        if quota.uid == peer.uid:
+            return quota
+        self.leave(quota)
+        try:
+            return self.join(peer)
+        except TooManyConnections:
+            self._add(quota)
+            raise
+
+    def _add(self, quota: Quota) -> None:
+        quota.connection_count += 1
+        self._quotas[quota.uid] = quota
+        self._count += 1
 
     def _check_room(self, peer: Peer, own_count: int) -> None:
         count = self._count

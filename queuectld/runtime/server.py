@@ -19,34 +19,26 @@ from msgspec import MsgspecError
 from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
-from queuectl.editing import Edit
 from queuectl.framing import FrameTooLong
-from queuectl.measures import GetHistory, GetMetrics
 from queuectl.messages import Request
 from queuectl.protocol import (
     PROTOCOL_VERSION,
-    Act,
     Enqueued,
     Envelope,
     Hello,
-    List,
-    ListQueues,
-    ListWorkers,
-    Logs,
     Output,
     Refused,
-    Show,
-    Wait,
     Welcome,
     encode,
 )
-from queuectl.watching import Changed, Watch
+from queuectl.watching import Changed
 from queuectld.core.admission import excerpt, shorten
 from queuectld.core.peer import Peer
 from queuectld.runtime.connection import WRITE_BYTES_MAX, Connection
 from queuectld.runtime.deadlines import Deadlines
 from queuectld.runtime.greeting import Greeter
 from queuectld.runtime.listening import EXHAUSTED, NO_DESCRIPTOR, Listener, turn_away
+from queuectld.runtime.long_requests import LONG
 from queuectld.runtime.peers import PeerRefused, identify, peer_uid
 from queuectld.runtime.quotas import CLIENTS_MAX, Quotas, TooManyConnections
 
@@ -67,11 +59,6 @@ _decode_envelope = Decoder(Envelope).decode
 # What msgspec raises for bytes that are no message: nesting too deep and text that is not UTF-8
 # have exceptions of their own.
 _UNDECODABLE = (MsgspecError, RecursionError, UnicodeDecodeError)
-# Requests that may be about thousands of jobs, for which they take up to some 10 ms each, and those
-# whose answer may be long: what a connection has not read is looked at before each of them.
-_LONG = frozenset(
-    {Act, Edit, GetHistory, GetMetrics, List, ListQueues, ListWorkers, Logs, Show, Wait, Watch}
-)
 # Responses that do not end a request.
 _UNASKED = frozenset({Changed, Output, Welcome})
 _KNOWN_OPS = frozenset(request.__struct_config__.tag for request in Request.__args__)
@@ -108,7 +95,8 @@ class Server:
         self._noted: set[Connection] = set()
         self._deadlines = Deadlines()
         self._quotas = Quotas(user_connections_max)
-        self._turn = 1
+        #: Turns since the start, the one that is under way included.
+        self.turn_count = 1
         #: Connections that were turned away, by the code of the refusal.
         self.refused_counts: Counter[str] = Counter()
         self._next_client = 1
@@ -155,12 +143,22 @@ class Server:
         blamed for a daemon that was held up.
         """
         self._write_all(now)
+        for connection in self._deadlines.ended(now):
+            self._end(connection, "the token has expired")
         for connection, refused in self._deadlines.expire(now):
             if refused is None:
                 self._drop(connection)
             else:
                 self._hang_up(connection, refused)
         self._write_all(now)
+
+    def end_token(self, token: str) -> None:
+        """
+        End every connection that brought a token.
+        """
+        for connection in list(self._connections.values()):
+            if connection.peer.token == token:
+                self._end(connection, "the token was revoked")
 
     @property
     def is_backlogged(self) -> bool:
@@ -186,9 +184,9 @@ class Server:
         Begin the next turn: take requests that wait in a buffer, and accept connections again
         after descriptors had run out.
         """
-        self._turn += 1
+        self.turn_count += 1
         for connection in list(self._backlogged):
-            if connection.quota.requests_left(self._turn):
+            if connection.quota.requests_left(self.turn_count):
                 self._take_requests(connection)
                 self._update_events(connection)
         if self._accept_at == 0:
@@ -216,13 +214,6 @@ class Server:
         Connections that were served since the start.
         """
         return self._next_client - 1
-
-    @property
-    def turn_count(self) -> int:
-        """
-        Turns since the start.
-        """
-        return self._turn
 
     def stop_listening(self) -> None:
         """
@@ -347,7 +338,7 @@ class Server:
         reader, quota = connection.reader, connection.quota
         pending_bytes = reader.pending_bytes
         long = False
-        room = left = min(quota.requests_left(self._turn), REQUESTS_PER_TURN_MAX)
+        room = left = min(quota.requests_left(self.turn_count), REQUESTS_PER_TURN_MAX)
         try:
             while left and connection.may_ask:
                 frame = reader.next_frame()
@@ -356,8 +347,8 @@ class Server:
                     break
                 left -= 1
                 long = self._frame(connection, frame)
-                if long:
-                    break
+                if long or connection.quota is not quota:
+                    break  # What comes after a token is another account's turn.
         except FrameTooLong as error:
             self._hang_up(connection, Refused(code="usage", message=f"{error}; cut the batch"))
         if left < room:
@@ -398,7 +389,7 @@ class Server:
         else:
             connection.unanswered += 1
             self.handle(connection.client, request)
-            return type(request) in _LONG
+            return type(request) in LONG
         return False
 
     def _greet(self, connection: Connection, hello: Hello) -> None:
@@ -407,14 +398,34 @@ class Server:
             self._hang_up(connection, Refused(code="unsupported", message=message))
             return
         if hello.token is not None:
-            try:
-                connection.peer = self._greeter.identify(hello.token)
-            except PeerRefused as error:
-                self._hang_up(connection, Refused(code="denied", message=str(error)))
+            refused = self._let_in(connection, hello.token)
+            if refused is not None:
+                self._hang_up(connection, refused)
                 return
         # A newer client speaks down: every later protocol begins with what this one understands.
         connection.greeted = True
         self.reply(connection.client, self._greeter.welcome(connection.peer))
+
+    def _let_in(self, connection: Connection, text: str) -> Refused | None:
+        """
+        Serve a connection as the account of a token from now on, or return why not.
+        """
+        if connection.greeted:
+            return Refused(code="usage", message="a token comes with the first hello")
+        try:
+            token = self._greeter.find_token(text, connection.peer)
+            if token.uid != connection.quota.uid:
+                self._quotas.check(token.uid)
+            peer = self._greeter.identify(token)
+            connection.quota = self._quotas.move(connection.quota, peer)
+        except PeerRefused as error:
+            return Refused(code="denied", message=str(error))
+        except TooManyConnections as error:
+            return Refused(code="try_later", message=str(error))
+        connection.peer = peer
+        if token.expires_at:
+            self._deadlines.end_at(connection, token.expires_at)
+        return None
 
     def _undecodable(self, connection: Connection, frame: bytes, error: Exception) -> None:
         """
@@ -445,6 +456,14 @@ class Server:
         connection.unanswered += 1
         self.reply(connection.client, refused)
         connection.closing = True
+
+    def _end(self, connection: Connection, message: str) -> None:
+        """
+        End a connection whose token is not good any more. What else it is owed it does not get.
+        """
+        connection.send(encode(Refused(code="denied", message=message)))
+        self._write(connection)
+        self._drop(connection)
 
     def _write_all(self, now: int) -> None:
         while self._dirty:

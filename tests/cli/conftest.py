@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -109,3 +110,15 @@ def unstarted(daemons: Callable[..., DaemonProcess]) -> Shell:
     shell = Shell(daemons())
     shell.environment["QUEUECTL_STATE_DIR"] = shell.daemon.state_dir
     return shell
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """
+    The home of a user who has set nothing up: neither a host, nor a token, nor a socket.
+    """
+    for name in list(os.environ):
+        if name.startswith(("QUEUECTL_", "XDG_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path

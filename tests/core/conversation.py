@@ -38,7 +38,7 @@ from queuectld.core.events import (
 from queuectld.core.host import NOTHING, Host
 from queuectld.core.peer import EVERYBODY, Peer
 from queuectld.core.queue import Queue
-from queuectld.core.records import FORGET, Record, Stored, load, store
+from queuectld.core.records import FORGET, Record, Stored, TokenMade, load, store
 
 START_AT = 1_700_000_000_000
 CLIENT = 7
@@ -86,6 +86,7 @@ class Picture(Struct):
     settings: list[Any]
     by_hand: bool
     environments: dict[int, dict[str, str]]
+    tokens: list[TokenMade]
     next_number: int
     epoch: int
 
@@ -115,6 +116,7 @@ def picture(queue: Queue, now: int) -> Picture:
         settings=views.setting_views(queue),
         by_hand=state.slots.by_hand,
         environments={env_id: state.env(env_id) for env_id in sorted(state.environments)},
+        tokens=list(state.tokens),
         next_number=state.next_number,
         epoch=state.epoch,
     )

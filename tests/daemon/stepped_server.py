@@ -14,6 +14,7 @@ from queuectl.framing import FrameReader, pack_frame
 from queuectl.messages import Response
 from queuectl.protocol import PROTOCOL_VERSION, Hello, Refused, Status, decoder, encode
 from queuectld.core.peer import EVERYBODY, Peer
+from queuectld.core.tokens import TokenTable
 from queuectld.runtime.greeting import Greeter
 from queuectld.runtime.listening import listen
 from queuectld.runtime.server import Server
@@ -24,6 +25,18 @@ HELLO = pack_frame(encode(Hello(protocol=PROTOCOL_VERSION)))
 
 def statuses(first: int, last: int) -> bytes:
     return b"".join(pack_frame(encode(Status(call=n))) for n in range(first, last + 1))
+
+
+class Warnings:
+    """
+    A log that keeps what it is warned of.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self.events.append((event, fields))
 
 
 class Failing(socket.socket):
@@ -77,12 +90,14 @@ class Stepped:
     A server whose loop turns when a test says so.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, system: bool = False) -> None:
         self.faults: dict[str, list[int]] = {}
         #: Whose the connections are that are accepted from now on.
         self.peer = EVERYBODY
         self.user_connections_max = 3
         self.identified_count = 0
+        self.tokens = TokenTable()
+        self.log = Warnings()
         self.asked: list[tuple[int, Any]] = []
         self.gone: list[int] = []
         self.now = 1_000_000
@@ -93,7 +108,15 @@ class Stepped:
             path,
             self.epoll,  # type: ignore[arg-type]
             self.handlers,
-            Greeter("1.0", 1),
+            Greeter(
+                "1.0",
+                1,
+                tokens=self.tokens,
+                now=lambda: self.now,
+                log=self.log,
+                socket_path=path,
+                system=system,
+            ),
             Failing(listen(path), self.faults),
             identify=self._identify,
             user_connections_max=lambda: self.user_connections_max,

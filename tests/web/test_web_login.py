@@ -5,8 +5,13 @@ they should be.
 
 from collections.abc import Callable
 
+import httpx
 from daemon_process import DaemonProcess
 from gateway_process import GatewayProcess
+
+from queuectl.client import Client
+from queuectl.protocol import Done
+from queuectl.tokens import RevokeToken, id_of
 
 Gateways = Callable[..., GatewayProcess]
 
@@ -48,12 +53,39 @@ def test_a_link_is_good_once(daemon: DaemonProcess, gateways: Gateways) -> None:
     assert not again.cookies
 
 
-def test_logging_out_ends_the_session(daemon: DaemonProcess, gateways: Gateways) -> None:
+def test_a_token_is_its_account(client: httpx.Client) -> None:
+    """
+    A token is served as the account that made it, and needs no CSRF token.
+    """
+    said = client.get("/session").json()
+    assert {"read", "submit", "manage"} == set(said["scopes"])
+    assert said["user"]
+    assert said["csrf_token"] is None
+
+
+def test_a_revoked_token_ends_at_once(gateway: GatewayProcess, web_daemon: DaemonProcess) -> None:
+    """
+    A token that was revoked is refused with the next request, and so are the sessions that it
+    began.
+    """
+    token = gateway.make_token()
+    browser = gateway.client()
+    login = browser.post("/login", data={"token": token})
+    assert (303, "/") == (login.status_code, login.headers["location"])
+    program = gateway.token_client(token=token)
+    assert [200, 200] == [each.get("/session").status_code for each in (browser, program)]
+    with Client(web_daemon.socket) as client:
+        client.call(RevokeToken(id=id_of(token)), Done)
+    assert [401, 401] == [each.get("/session").status_code for each in (browser, program)]
+
+
+def test_logging_out_ends_the_session(gateway: GatewayProcess) -> None:
     """
     After logging out the cookie is worth nothing, even to who kept it.
     """
-    gateway = gateways(daemon).start()
-    browser = gateway.browser()
+    browser = gateway.client()
+    browser.post("/login", data={"token": gateway.make_token()})
+    browser.headers["X-CSRF-Token"] = browser.get("/session").json()["csrf_token"]
     cookies = dict(browser.cookies)
     assert 303 == browser.post("/logout").status_code
     assert not browser.cookies

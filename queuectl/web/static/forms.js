@@ -1,0 +1,119 @@
+// Forms: asking before something is destroyed, sending without leaving the page, copying, and lists
+// that follow their filter while it is typed.
+
+import { csrf, load, main, put, say, show } from "./page.js";
+
+let asking = null;
+
+function ask(button) {
+  const dialog = document.getElementById("ask");
+  document.getElementById("ask-title").textContent = button.dataset.ask;
+  document.getElementById("ask-yes").textContent = button.dataset.yes;
+  asking = button;
+  dialog.showModal();
+}
+
+async function send(form, button, confirmed) {
+  const fields = new URLSearchParams(new FormData(form, button));
+  if (confirmed) fields.set("confirmed", "1");
+  const token = csrf();
+  try {
+    const answer = await load(form.action, {
+      method: "POST",
+      body: fields,
+      headers: token ? { "X-CSRF-Token": token } : {},
+    });
+    if (!answer) return;
+    const { found, response } = answer;
+    show(found, response.redirected ? response.url : location.href);
+    const said = document.getElementById("said");
+    if (said) say(said.textContent);
+    const wrong = main().querySelector("[aria-invalid]") ?? (found.getElementById("confirm") ? main() : null);
+    wrong?.focus();
+  } catch {
+    form.requestSubmit ? form.submit() : null; // The browser says what is wrong better.
+  }
+}
+
+function submitted(event) {
+  const form = event.target;
+  const button = event.submitter;
+  if (form.hasAttribute("data-filter")) {
+    event.preventDefault();
+    filter(form);
+  } else if (button?.dataset.ask && !form.dataset.sure) {
+    event.preventDefault();
+    ask(button);
+  } else if (form.hasAttribute("data-morph")) {
+    event.preventDefault();
+    send(form, button, false);
+  }
+}
+
+async function filter(form) {
+  const fields = new URLSearchParams();
+  for (const [name, value] of new FormData(form)) if (value && !(name === "order" && value === "newest")) fields.append(name, value);
+  const query = fields.toString();
+  const path = form.action.split("?")[0] + (query ? `?${query}` : "");
+  const answer = await load(path);
+  if (!answer) return;
+  history.replaceState(null, "", path);
+  put(answer.found);
+  const rows = document.querySelectorAll("#rows > tr").length;
+  say(rows ? `${rows} jobs shown` : "No job matches");
+}
+
+function copied(button) {
+  const text = button.dataset.copy;
+  const done = () => {
+    const before = button.ariaLabel;
+    button.ariaLabel = "Copied";
+    button.classList.add("copied");
+    say("Copied");
+    setTimeout(() => ((button.ariaLabel = before), button.classList.remove("copied")), 1500);
+  };
+  if (navigator.clipboard) {
+    navigator.clipboard.writeText(text).then(done, () => {});
+    return;
+  }
+  const area = document.createElement("textarea"); // Where there is no TLS.
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+  done();
+}
+
+export function reveal() {
+  for (const each of document.querySelectorAll("[data-copy][hidden], [data-open][hidden], [data-all][hidden], [data-keys][hidden]")) each.hidden = false;
+}
+
+export function startForms() {
+  reveal();
+  document.addEventListener("queuectl:put", reveal);
+  document.addEventListener("submit", submitted);
+  let typing = 0;
+  document.addEventListener("input", (event) => {
+    const form = event.target.form;
+    if (!form?.hasAttribute("data-filter")) return;
+    clearTimeout(typing);
+    typing = setTimeout(() => filter(form), event.target.type === "search" ? 250 : 0);
+  });
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    if (button.dataset.copy !== undefined) copied(button);
+    if (button.dataset.open) document.getElementById(button.dataset.open).showModal();
+    if (button.dataset.close !== undefined) button.closest("dialog").close();
+    if (button.id === "ask-yes" && asking) {
+      const from = asking;
+      button.closest("dialog").close();
+      if (from.form.hasAttribute("data-morph")) send(from.form, from, true);
+    }
+  });
+  document.addEventListener("keydown", (event) => {
+    const sending = event.target.closest?.("form[data-send]");
+    if (sending && event.key === "Enter" && (event.ctrlKey || event.metaKey)) sending.requestSubmit();
+  });
+}

@@ -1,0 +1,155 @@
+// The list of jobs: rows appended while one scrolls, rows brought up to date where one looks, and
+// many of them selected.
+//
+// Rows are in the order of their numbers, newest first, and a page of them is all jobs between its
+// first and its last. So a part of the list can be fetched again and put in its place: rows in that
+// range that the answer lacks are gone.
+
+import { morph } from "./morph.js";
+import { fragmentOf, load } from "./page.js";
+
+const PAGE = 50;
+
+const rows = () => document.getElementById("rows");
+const number = (row) => Number(row.dataset.n);
+let loading = false;
+let anchor = null;
+
+async function fetchRows(url) {
+  const answer = await load(url);
+  if (!answer?.response.ok) return null;
+  const table = answer.found.querySelector("table");
+  const before = table.dataset.before ? Number(table.dataset.before) : null;
+  return { fresh: [...table.querySelectorAll("tr")], before };
+}
+
+function moreUrl(before) {
+  const url = new URL(location.href);
+  url.searchParams.set("before", before);
+  return url;
+}
+
+function setMore(before) {
+  const more = document.getElementById("more");
+  if (before === null) more?.remove();
+  else if (more) more.href = moreUrl(before);
+}
+
+async function append() {
+  const more = document.getElementById("more");
+  if (!more || loading) return;
+  loading = true;
+  try {
+    const found = await fetchRows(fragmentOf(more.href, "rows"));
+    if (!found) return;
+    for (const row of found.fresh) if (!document.getElementById(row.id)) rows().append(row);
+    setMore(found.before);
+    count();
+  } finally {
+    loading = false;
+  }
+  requestAnimationFrame(check);
+}
+
+function check() {
+  const more = document.getElementById("more");
+  if (more && more.getBoundingClientRect().top < innerHeight * 2) append();
+}
+
+// Brings the rows that are seen up to date. False if there is no list for which this is the way.
+export async function refreshRows() {
+  const table = document.querySelector('[data-list="newest"]');
+  const all = rows()?.children;
+  if (!table || !all?.length || all.length <= PAGE || loading) return false;
+  const top = [...all].findIndex((row) => row.getBoundingClientRect().bottom > 0);
+  if (top <= 0) return fold(await fetchRows(fragmentOf(location.href, "rows")), Infinity, false);
+  const high = number(all[top]);
+  const url = fragmentOf(moreUrl(high + 1), "rows");
+  fold(await fetchRows(url), high, true);
+  return true;
+}
+
+// Puts fetched rows in the place of those between `high` and the last one fetched. Returns false if
+// the list has to be shown from its start anew.
+function fold(found, high, seen) {
+  if (!found) return true;
+  const low = found.before === null ? -1 : found.before;
+  const present = new Map([...rows().children].map((row) => [row.id, row]));
+  const newest = number(rows().firstElementChild);
+  if (!seen && low > newest + 1) return false; // So much is new that there would be a gap.
+  const wanted = new Set(found.fresh.map((row) => row.id));
+  let at = null;
+  for (const row of [...rows().children]) {
+    const n = number(row);
+    if (n <= high && n >= low && !wanted.has(row.id)) row.remove();
+    else if (n > high) at = row;
+  }
+  for (const row of found.fresh) {
+    const have = present.get(row.id);
+    if (have?.isConnected) {
+      morph(have, row);
+      at = have;
+    } else {
+      if (at) at.after(row);
+      else rows().prepend(row);
+      at = row;
+    }
+  }
+  count();
+  return seen;
+}
+
+// --- selecting ---
+
+const boxes = () => [...document.querySelectorAll("#rows input[name=id]")];
+
+function count() {
+  const bulk = document.getElementById("bulk");
+  if (!bulk) return;
+  const picked = boxes().filter((box) => box.checked).length;
+  bulk.hidden = picked === 0;
+  const words = `${picked} selected`;
+  const label = document.getElementById("picked");
+  if (label.textContent !== words) label.textContent = words;
+  const all = document.querySelector("[data-all]");
+  if (all) {
+    all.checked = picked > 0 && picked === boxes().length;
+    all.indeterminate = picked > 0 && !all.checked;
+  }
+}
+
+export function clearSelection() {
+  const picked = boxes().filter((box) => box.checked);
+  for (const box of picked) box.checked = false;
+  count();
+  return picked.length > 0;
+}
+
+function range(box) {
+  const all = boxes();
+  const [from, to] = [all.indexOf(anchor), all.indexOf(box)].sort((a, b) => a - b);
+  if (from >= 0) for (const each of all.slice(from, to + 1)) each.checked = box.checked;
+}
+
+export function startList() {
+  count();
+  document.addEventListener("queuectl:put", () => (count(), check()));
+  document.addEventListener("click", (event) => {
+    const box = event.target;
+    if (box.name !== "id" || box.type !== "checkbox") return;
+    if (event.shiftKey && anchor) range(box);
+    anchor = box;
+    count();
+  });
+  document.addEventListener("change", (event) => {
+    if (event.target.dataset.all !== undefined) for (const box of boxes()) box.checked = event.target.checked;
+    count();
+  });
+  let waiting = false;
+  addEventListener("scroll", () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => ((waiting = false), check()));
+  }, { passive: true });
+  check();
+}

@@ -1,0 +1,117 @@
+// Keeping the page true: queue events say that something changed, and then the page is asked for
+// anew and put in place. At most once a second, less often if the answers take long, and only while
+// the page is seen. Without events (an old proxy, too many streams) it looks every few seconds.
+
+import { refreshRows } from "./list.js";
+import { fragmentOf, load, put, say } from "./page.js";
+
+const EVENTS = "/api/v1/events";
+const GAP = 1000; // between two looks
+const IDLE = 15000; // after so long without an event one looks all the same
+const POLL = 5000;
+
+let source = null;
+let last = 0;
+let timer = 0;
+let busy = false;
+let again = false;
+let took = 0;
+
+function state(word, text) {
+  const link = document.getElementById("link");
+  if (!link || link.dataset.is === word) return;
+  link.dataset.is = word;
+  link.textContent = text;
+}
+
+function schedule(wait) {
+  if (document.hidden || (timer && wait >= GAP)) return;
+  clearTimeout(timer);
+  const soonest = last + Math.max(GAP, took * 4) - Date.now();
+  timer = setTimeout(look, Math.max(wait, soonest, 0));
+}
+
+async function look() {
+  timer = 0;
+  if (busy) {
+    again = true;
+    return;
+  }
+  busy = true;
+  const start = Date.now();
+  try {
+    await refresh();
+    if (source?.readyState === EventSource.OPEN) state("live", "Live");
+    else state("polling", "Every 5 s");
+  } catch {
+    state("lost", "Not connected");
+    say("The connection to the gateway is lost.");
+  }
+  last = Date.now();
+  took = last - start;
+  busy = false;
+  const next = again ? GAP : source?.readyState === EventSource.OPEN ? IDLE : POLL;
+  again = false;
+  schedule(next);
+}
+
+export async function refresh() {
+  if (document.querySelector("dialog[open]")) return;
+  if (document.getElementById("confirm") || document.getElementById("enqueue")) return;
+  if (document.querySelector("#main [aria-invalid]")) return; // A form that is being corrected.
+  if (document.getElementById("problem")) {
+    if (document.querySelector("[data-away]")) {
+      const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+      if (answer.ok) location.reload();
+    }
+    return;
+  }
+  if (await refreshRows()) return;
+  const answer = await load(fragmentOf(location.href, "main"));
+  if (answer?.response.ok) keepSaid(answer.found);
+  else if (answer) throw new Error("not served");
+}
+
+// What was said about the last action stays until the next page.
+function keepSaid(found) {
+  const said = document.getElementById("said");
+  const head = found.querySelector("#main > .head");
+  if (said && head && !found.getElementById("said")) head.after(said.cloneNode(true));
+  const created = document.getElementById("created");
+  if (created && head) head.after(created.cloneNode(true));
+  put(found);
+}
+
+function listen() {
+  if (source || document.hidden) return;
+  source = new EventSource(EVENTS);
+  source.onopen = () => (state("live", "Live"), schedule(0));
+  source.onerror = () => {
+    if (source?.readyState === EventSource.CLOSED) hush();
+  };
+  for (const name of ["message", "changes", "changed", "missed", "tables"]) source.addEventListener(name, () => schedule(0));
+}
+
+function hush() {
+  source?.close();
+  source = null;
+}
+
+export function startLive() {
+  if (!document.getElementById("link")) return;
+  listen();
+  schedule(POLL);
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      hush();
+      clearTimeout(timer);
+      timer = 0;
+    } else {
+      listen();
+      schedule(0);
+    }
+  });
+  setInterval(() => (source ? null : listen()), 30000);
+  addEventListener("pagehide", hush);
+  addEventListener("queuectl:look", () => schedule(0));
+}

@@ -1,0 +1,56 @@
+// Making what is on the page like what the server sent, with as few changes as can be: so focus,
+// selection, scrolling and what was typed stay where they are.
+//
+// Children with an id are the same child wherever they stand. What has data-keep is left alone. What
+// the reader did to a control (ticked, typed, opened) is theirs and is not undone.
+
+const THEIRS = new Set(["open", "value", "checked", "data-is", "hidden", "aria-pressed"]);
+
+export function morph(old, next) {
+  if (old.isEqualNode(next) || old.hasAttribute("data-keep")) return;
+  attributes(old, next);
+  children(old, next);
+}
+
+function attributes(old, next) {
+  for (const { name } of [...old.attributes]) {
+    if (!next.hasAttribute(name) && !THEIRS.has(name)) old.removeAttribute(name);
+  }
+  for (const { name, value } of next.attributes) {
+    if (THEIRS.has(name) && old.hasAttribute(name) && !(name === "value" && old.type === "hidden")) continue;
+    if (name === "hidden") continue; // The script has shown it.
+    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+}
+
+export function children(old, next) {
+  const byId = new Map([...old.children].filter((each) => each.id).map((each) => [each.id, each]));
+  let at = old.firstChild;
+  for (const want of [...next.childNodes]) {
+    let have = want.id ? byId.get(want.id) : at && !at.id && alike(at, want) ? at : null;
+    if (have && !alike(have, want)) have = null;
+    if (!have) {
+      old.insertBefore(want, at);
+    } else if (have === at) {
+      at = at.nextSibling;
+      same(have, want);
+    } else {
+      old.insertBefore(have, at);
+      same(have, want);
+    }
+  }
+  while (at) {
+    const gone = at;
+    at = at.nextSibling;
+    gone.remove();
+  }
+}
+
+function same(have, want) {
+  if (have.nodeType === Node.ELEMENT_NODE) morph(have, want);
+  else if (have.nodeValue !== want.nodeValue) have.nodeValue = want.nodeValue;
+}
+
+function alike(a, b) {
+  return a.nodeType === b.nodeType && a.nodeName === b.nodeName && (a.id || "") === (b.id || "");
+}

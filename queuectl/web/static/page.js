@@ -1,0 +1,55 @@
+// Fetching pages and fragments of them, and putting them in the place of what is there.
+
+import { children, morph } from "./morph.js";
+
+const parser = new DOMParser();
+
+export const main = () => document.getElementById("main");
+export const csrf = () => document.querySelector("input[name=csrf_token]")?.value ?? "";
+
+// Returns the document at a path, or null if it is not to be had (then `lost` is told).
+export async function load(path, options = {}) {
+  const response = await fetch(path, { ...options, headers: { Accept: "text/html", ...options.headers } });
+  const gone = new URL(response.url).pathname.startsWith("/login");
+  if (gone || response.status === 401) {
+    location.reload(); // The session has ended: the guard shows where to log in.
+    return null;
+  }
+  if (!(response.headers.get("Content-Type") ?? "").startsWith("text/html")) return null;
+  const found = parser.parseFromString(await response.text(), "text/html");
+  return { found, response };
+}
+
+export function fragmentOf(path, name) {
+  const url = new URL(path, location.href);
+  url.searchParams.set("fragment", name);
+  return url;
+}
+
+// Puts a page's changing parts in their places.
+export function put(found) {
+  const next = found.getElementById("main");
+  if (!next) return;
+  const held = document.activeElement?.id;
+  morph(main(), next);
+  const nav = found.getElementById("nav");
+  if (nav) morph(document.getElementById("nav"), nav);
+  if (held && document.activeElement === document.body) document.getElementById(held)?.focus();
+  if (found.title) document.title = found.title;
+  document.dispatchEvent(new Event("queuectl:put"));
+}
+
+// Puts another page in the place of this one, as following a link would.
+export function show(found, url) {
+  const path = new URL(url, location.href);
+  if (path.href !== location.href) history.pushState(null, "", path);
+  children(main(), found.getElementById("main"));
+  put(found);
+}
+
+export function say(text) {
+  const live = document.getElementById("live");
+  if (live && live.textContent !== text) live.textContent = text;
+}
+
+addEventListener("popstate", () => location.reload());
