@@ -7,15 +7,16 @@ from itertools import starmap
 
 from msgspec import Struct
 
+from queuectl.measures import GetHistory, GetMetrics, History, Metrics
 from queuectl.protocol import JobDetail, Jobs, List, Refused, Show, Status, StatusReport
 from queuectld.core.effects import Effect, Reply
 from queuectld.core.records import Record, Stored
 from queuectld.journal.frames import RECORD_HEADER_BYTES, pack_record
 
 # The requests that only look, which are all that is taken when too much waits for room.
-LOOKS = (Status, List, Show)
+LOOKS = (Status, List, Show, GetMetrics, GetHistory)
 # Answers that confirm nothing: they are given while a full disk holds everything else back.
-_LOOKING = (Refused, StatusReport, Jobs, JobDetail)
+_LOOKING = (Refused, StatusReport, Jobs, JobDetail, Metrics, History)
 
 # A record in a batch is padded to a multiple of 8.
 _PADDING_BYTES_MAX = 7
