@@ -8,11 +8,13 @@ next request is from a page of ours, so that the cookie is sent even if the link
 web page.
 """
 
+import os
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from queuectl.web.arrival import Arrival
+from queuectl.web.arrival import ARRIVAL, Arrival
 from queuectl.web.authentication import cookie_name, session_of, visitor
 from queuectl.web.bodies import form_field
 from queuectl.web.gateway import Gateway, token_id
@@ -66,7 +68,7 @@ async def log_in(request: Request) -> Response:
         return response
     log.info("web_login", user=who.user, uid=who.uid, token=token_id(token), address=address)
     response = RedirectResponse(_safe_target(target), status_code=303)
-    return _begin(request, response, token)
+    return _begin(request, response, token, who.uid)
 
 
 async def open_link(request: Request) -> Response:
@@ -84,7 +86,7 @@ async def open_link(request: Request) -> Response:
         error = "This link was used already, or its time is up: log in with a token."
         return _form(request, HOME, status=401, error=error)
     log.info("web_login", address=address, link=True)
-    return _begin(request, page("welcome.html", target=HOME), None)
+    return _begin(request, page("welcome.html", target=HOME), None, os.getuid())
 
 
 async def log_out(request: Request) -> Response:
@@ -92,8 +94,7 @@ async def log_out(request: Request) -> Response:
     End the session of the request's cookie.
     """
     gateway: Gateway = request.app.state.gateway
-    arrival = Arrival(request.scope, gateway.configuration)
-    session = session_of(gateway, arrival)
+    session = visitor_of(request).session
     if session is not None:
         gateway.sessions.end(session)
         log.info("web_logout", token=token_id(session.token), address=_address(request))
@@ -118,9 +119,12 @@ async def show_session(request: Request) -> Response:
     )
 
 
-def _begin(request: Request, response: Response, token: str | None) -> Response:
+def _begin(request: Request, response: Response, token: str | None, uid: int | None) -> Response:
     gateway: Gateway = request.app.state.gateway
-    secret, _ = gateway.sessions.begin(token, gateway.clock())
+    before = session_of(gateway, request.scope[ARRIVAL])
+    if before is not None:
+        gateway.sessions.end(before)
+    secret, _ = gateway.sessions.begin(token, uid, gateway.clock())
     response.set_cookie(
         _cookie(request),
         secret,
@@ -153,8 +157,10 @@ def _safe_target(target: str) -> str:
 
 
 def _cookie(request: Request) -> str:
-    return cookie_name(request.url.scheme, request.headers.get("host", ""))
+    arrival: Arrival = request.scope[ARRIVAL]
+    return cookie_name(arrival.scheme, arrival.headers.get("host"))
 
 
 def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
+    arrival: Arrival = request.scope[ARRIVAL]
+    return arrival.address
