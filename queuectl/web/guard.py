@@ -88,7 +88,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         address = scope["client"][0] if scope.get("client") else ""
-        send = _strict(send, self._gateway.configuration.scheme, scope["path"])
+        send = self._strict(send, scope)
         try:
             arrival = Arrival(scope, self._gateway.configuration)
             address = arrival.address
@@ -99,6 +99,29 @@ class Guard:
             await answer(refusal, scope, send)
         except bodies.ClientGone:
             pass
+
+    def _strict(self, send: Send, scope: Scope) -> Send:
+        """
+        Return *send*, which adds STRICT_HEADERS to every answer, and counts it.
+        """
+        # What is shown to one visitor is for nobody else, and not for later; what pages are made of
+        # may be kept, and is asked for again by its tag.
+        cached = b"no-cache" if scope["path"].startswith("/static/") else b"no-store"
+        added = _STRICT_TLS if self._gateway.configuration.scheme == "https" else _STRICT
+        answered = self._gateway.traffic.answered
+
+        async def strict(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                headers = [*message.get("headers", ()), *added]
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", cached))
+                message = {**message, "headers": headers}
+                answered(scope, message["status"])
+            elif message["type"] == "websocket.accept":
+                answered(scope, 101)
+            await send(message)
+
+        return strict
 
     def _log_refusal(self, refusal: Refusal, address: str, scope: Scope) -> None:
         """
@@ -200,26 +223,6 @@ class Guard:
                     path=arrival.path,
                     status=status or None,
                 )
-
-
-def _strict(send: Send, scheme: str, path: str) -> Send:
-    """
-    Return *send*, which adds STRICT_HEADERS to every answer.
-    """
-    # What is shown to one visitor is for nobody else, and not for later; what pages are made of may
-    # be kept, and is asked for again by its tag.
-    cached = b"no-cache" if path.startswith("/static/") else b"no-store"
-    added = _STRICT_TLS if scheme == "https" else _STRICT
-
-    async def strict(message: Message) -> None:
-        if message["type"] in ("http.response.start", "websocket.http.response.start"):
-            headers = [*message.get("headers", ()), *added]
-            if not any(name == b"cache-control" for name, _ in headers):
-                headers.append((b"cache-control", cached))
-            message = {**message, "headers": headers}
-        await send(message)
-
-    return strict
 
 
 def _is_open(path: str) -> bool:
