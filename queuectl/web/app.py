@@ -20,9 +20,7 @@ def build(gateway: Gateway) -> ASGIApp:
     """
     found = all_routes()
     gateway.traffic.learn(found)
-    app = Starlette(
-        routes=found, exception_handlers={HTTPException: problems.answer_http_error}
-    )
+    app = Starlette(routes=found, exception_handlers={HTTPException: problems.answer_http_error})
     app.state.gateway = gateway
     return Guard(app, gateway)
 

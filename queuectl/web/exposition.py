@@ -20,8 +20,7 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector, CollectorRegistry
-from prometheus_client.utils import floatToGoString
+from prometheus_client.registry import CollectorRegistry
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -96,7 +95,9 @@ def summary(metrics: Metrics) -> dict[str, Any]:
     """
     runs = sum(sum(series.run_counts) for series in metrics.series)
     run_ms = sum(series.run_sum_ms for series in metrics.series)
-    states = {state: sum(each.jobs.get(state, 0) for each in metrics.series) for state in JOB_STATES}
+    states = {
+        state: sum(each.jobs.get(state, 0) for each in metrics.series) for state in JOB_STATES
+    }
     return {"average_execution_time": run_ms * MS / runs if runs else None, "jobs": states}
 
 
@@ -128,9 +129,7 @@ def families_of_daemon(metrics: Metrics) -> Iterator[Metric]:
     )
     build.add_metric((metrics.version, metrics.mode), 1)
     yield build
-    yield _gauge(
-        "queuectl_start_time_seconds", "When the daemon started.", metrics.started_at * MS
-    )
+    yield _gauge("queuectl_start_time_seconds", "When the daemon started.", metrics.started_at * MS)
     yield _gauge(
         "queuectl_runner_connected",
         "Whether the daemon is connected to its runner; nothing starts without.",
@@ -141,9 +140,7 @@ def families_of_daemon(metrics: Metrics) -> Iterator[Metric]:
     yield from _families_of_journal(metrics)
     connections = metrics.connections
     yield _gauge("queuectl_connections", "Connections to the control socket.", connections.count)
-    accepted = CounterMetricFamily(
-        "queuectl_connections_accepted", "Connections that were served."
-    )
+    accepted = CounterMetricFamily("queuectl_connections_accepted", "Connections that were served.")
     accepted.add_metric((), connections.accepted)
     yield accepted
     refused = CounterMetricFamily(
@@ -213,9 +210,7 @@ def _families_of_journal(metrics: Metrics) -> Iterator[Metric]:
         journal.commits,
         MS,
     )
-    yield _histogram(
-        "queuectl_journal_batch_records", "Records in a batch.", journal.batches, 1
-    )
+    yield _histogram("queuectl_journal_batch_records", "Records in a batch.", journal.batches, 1)
 
 
 # --- the gateway ----------------------------------------------------------------------------------
@@ -272,5 +267,5 @@ def _buckets(
     Return buckets as Prometheus has them: each counts all values up to its bound. *unit* is what
     the bounds are given in.
     """
-    names = [*(floatToGoString(round(bound * unit, 9)) for bound in bounds), "+Inf"]
+    names = [*(str(round(float(bound * unit), 9)) for bound in bounds), "+Inf"]
     return list(zip(names, accumulate(counts or [0] * len(names)), strict=True))
