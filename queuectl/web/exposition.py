@@ -43,7 +43,10 @@ _TOTALS = {
     "cancelled": ("queuectl_jobs_cancelled", "Jobs that were cancelled."),
     "started": ("queuectl_attempts_started", "Attempts that were started."),
     "retried": ("queuectl_attempts_retried", "Attempts that were not their job's first."),
-    "failed": ("queuectl_attempts_failed", "Attempts after which the job is tried again."),
+    "failed": (
+        "queuectl_attempts_failed",
+        "Attempts that failed, where the job is tried again or held.",
+    ),
     "lost": ("queuectl_attempts_lost", "Attempts whose end nobody saw."),
 }
 
