@@ -22,7 +22,7 @@ from queuectl.web.traffic import Traffic
 
 #: Identities that have a connection to the daemon at once. Beyond, the one that was used longest
 #: ago loses it; it comes back with its next request.
-LINKS_MAX = 128
+LINKS_MAX = 256
 SWEEP_SECONDS = 30.0
 
 
