@@ -92,7 +92,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         arrival = Arrival(scope, self._gateway.configuration.scheme)
-        send = _strict(send, self._gateway.configuration.scheme, scope["path"])
+        send = _strict(send, self._gateway, scope)
         try:
             believe(arrival, self._gateway.configuration.proxies)
             await self._admit(arrival, receive, send)
@@ -234,14 +234,14 @@ class _Presence:
         return True
 
 
-def _strict(send: Send, scheme: str, path: str) -> Send:
+def _strict(send: Send, gateway: Gateway, scope: Scope) -> Send:
     """
-    Return *send*, which adds STRICT_HEADERS to every answer.
+    Return *send*, which adds STRICT_HEADERS to every answer, and counts it.
     """
     # What is shown to one visitor is for nobody else, and not for later; what pages are made of may
     # be kept, and is asked for again by its tag.
-    cached = b"no-cache" if path.startswith("/static/") else b"no-store"
-    added = _STRICT_TLS if scheme == "https" else _STRICT
+    cached = b"no-cache" if scope["path"].startswith("/static/") else b"no-store"
+    added = _STRICT_TLS if gateway.configuration.scheme == "https" else _STRICT
 
     async def strict(message: Message) -> None:
         if message["type"] in ("http.response.start", "websocket.http.response.start"):
@@ -249,6 +249,9 @@ def _strict(send: Send, scheme: str, path: str) -> Send:
             if not any(name == b"cache-control" for name, _ in headers):
                 headers.append((b"cache-control", cached))
             message = {**message, "headers": headers}
+            gateway.traffic.answered(scope, message["status"])
+        elif message["type"] == "websocket.accept":
+            gateway.traffic.answered(scope, 101)
         await send(message)
 
     return strict
