@@ -66,7 +66,7 @@ def create(session: Session, arguments: Arguments) -> int:
         pairs.append(("expires", expires))
         print_pairs(session, pairs)
         session.flush()
-        session.complain("keep the token: it is shown this once")
+        session.complain("keep the token: it is told only now")
     return EXIT_DONE
 
 

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from queuectl.web import aliases, api, login, pages, problems, tunnel
+from queuectl.web import aliases, api, live, login, pages, problems, tunnel
 from queuectl.web.gateway import Gateway
 from queuectl.web.guard import Guard
 
@@ -32,6 +32,7 @@ def all_routes() -> list[BaseRoute]:
     return [
         Route("/healthz", healthz, methods=["GET"]),
         *login.routes(),
+        *live.routes(),
         *api.routes(),
         *aliases.routes(),
         *pages.routes(),

@@ -16,12 +16,15 @@ X-Forwarded-Proto, and nobody else may connect. The proxy passes Host on as it c
 
 import ipaddress
 from collections.abc import Iterable
+from typing import Final
 
 from starlette.types import Scope
 
 from queuectl.web.configuration import Configuration, Network, host_in_url
 from queuectl.web.refusals import Refusal
 
+#: Where in an ASGI scope its Arrival is.
+ARRIVAL: Final = "queuectl.arrival"
 #: What changes nothing (RFC 9110 9.2.1). No route answers OPTIONS: there is no CORS.
 LOOKS = frozenset({"GET", "HEAD", "OPTIONS"})
 CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from queuectl.web import bodies
 from queuectl.web.arrival import (
+    ARRIVAL,
     CHANGES,
     LOOKS,
     Arrival,
@@ -147,6 +148,7 @@ class Guard:
                 _check_csrf(session, arrival, body)
             del body
             scope = arrival.scope
+            scope[ARRIVAL] = arrival
             scope["client"] = (arrival.address, 0)
             kind = "ws" if arrival.is_websocket else "http"
             scope["scheme"] = arrival.scheme.replace("http", kind)

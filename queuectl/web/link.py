@@ -13,7 +13,7 @@ A call is given up by cancelling it. Its answer, when it comes, is dropped; so w
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -47,7 +47,7 @@ from queuectl.protocol import (
     decoder,
     encode,
 )
-from queuectl.tokens import check_taken
+from queuectl.tokens import ListTokens, check_taken
 
 R = TypeVar("R", bound=Message)
 
@@ -68,7 +68,7 @@ _RECEIVE_BYTES = 256 << 10
 #: What msgspec raises for bytes that are no such message. Text and nesting have their own errors.
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 #: Requests that change nothing: asked again when the answer was lost.
-_LOOKS = (GetConfig, List, ListQueues, ListWorkers, Show, Status)
+_LOOKS = (GetConfig, List, ListQueues, ListTokens, ListWorkers, Show, Status)
 
 _decode_envelope = decoder(Envelope).decode
 _decode_greeting = decoder(Welcome, Refused).decode
@@ -324,7 +324,7 @@ class Link:
 
     async def stream(
         self, request: Message, item: type[Message], end: type[Message]
-    ) -> AsyncIterator[Message]:
+    ) -> AsyncGenerator[Message, None]:
         """
         Send *request* over a connection of its own and yield its responses: any number of *item*,
         last one *end*. Closing the iterator closes the connection. Raises as call() does.

@@ -39,6 +39,9 @@ VALUE_CHARS_MAX = 500
 SERVER_LINES_MAX = 50
 SERVER_LINE_SECONDS = 1.0
 
+#: A fault to uvicorn, but none: a WebSocket that was answered with a refusal instead.
+_REFUSED = "ASGI callable returned without completing handshake."
+
 _LENGTH = struct.Struct("<Q")
 
 log: Any = structlog.get_logger()
@@ -106,9 +109,9 @@ class _ToStructlog(logging.Handler):
         self._lines = Allowance(SERVER_LINES_MAX, SERVER_LINE_SECONDS)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self._lines.take(time.monotonic()):
-            return
         text = record.getMessage().strip()
+        if text == _REFUSED or not self._lines.take(time.monotonic()):
+            return
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             trace, where = error.__traceback__, "?"

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from queuectl.web.arrival import Arrival
+from queuectl.web.arrival import ARRIVAL, Arrival
 from queuectl.web.authentication import cookie_name, session_of, visitor
 from queuectl.web.bodies import form_field
 from queuectl.web.gateway import Gateway, token_id
@@ -92,8 +92,7 @@ async def log_out(request: Request) -> Response:
     End the session of the request's cookie.
     """
     gateway: Gateway = request.app.state.gateway
-    arrival = Arrival(request.scope, gateway.configuration)
-    session = session_of(gateway, arrival)
+    session = visitor_of(request).session
     if session is not None:
         gateway.sessions.end(session)
         log.info("web_logout", token=token_id(session.token), address=_address(request))
@@ -120,6 +119,9 @@ async def show_session(request: Request) -> Response:
 
 def _begin(request: Request, response: Response, token: str | None) -> Response:
     gateway: Gateway = request.app.state.gateway
+    before = session_of(gateway, request.scope[ARRIVAL])
+    if before is not None:
+        gateway.sessions.end(before)
     secret, _ = gateway.sessions.begin(token, gateway.clock())
     response.set_cookie(
         _cookie(request),
@@ -153,8 +155,10 @@ def _safe_target(target: str) -> str:
 
 
 def _cookie(request: Request) -> str:
-    return cookie_name(request.url.scheme, request.headers.get("host", ""))
+    arrival: Arrival = request.scope[ARRIVAL]
+    return cookie_name(arrival.scheme, arrival.headers.get("host"))
 
 
 def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
+    arrival: Arrival = request.scope[ARRIVAL]
+    return arrival.address

@@ -21,7 +21,7 @@ def test_a_token_is_made_listed_and_revoked(shared: Shell) -> None:
     gone.
     """
     made = shared("web", "token", "create", "laptop", "--scope", "read,submit", "--expires", "30d")
-    assert (0, "queuectl: keep the token: it is shown this once\n") == (made.code, made.err)
+    assert (0, "queuectl: keep the token: it is told only now\n") == (made.code, made.err)
     found = TOKEN.search(made.out)
     assert found is not None, made.out
     token, token_id = found[0], found[1]

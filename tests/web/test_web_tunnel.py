@@ -133,6 +133,7 @@ def test_a_tunnel_is_refused_before_it_opens(
 
     assert status == refused.value.response.status_code
     assert "application/problem+json" == refused.value.response.headers["Content-Type"]
+    assert [] == opener.gateway.events("web_server")
 
 
 def test_a_session_opens_no_tunnel(
