@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from queuectl.web import aliases, api, live, login, pages, problems, tunnel
+from queuectl.web import aliases, api, exposition, live, login, pages, problems, tunnel
 from queuectl.web.gateway import Gateway
 from queuectl.web.guard import Guard
 
@@ -18,9 +18,9 @@ def build(gateway: Gateway) -> ASGIApp:
     """
     Return the ASGI application of *gateway*.
     """
-    app = Starlette(
-        routes=all_routes(), exception_handlers={HTTPException: problems.answer_http_error}
-    )
+    found = all_routes()
+    gateway.traffic.learn(found)
+    app = Starlette(routes=found, exception_handlers={HTTPException: problems.answer_http_error})
     app.state.gateway = gateway
     return Guard(app, gateway)
 
@@ -36,6 +36,7 @@ def all_routes() -> list[BaseRoute]:
         *login.routes(),
         *live.routes(),
         *aliases.routes(),
+        *exposition.routes(),
         *pages.routes(),
         *tunnel.routes(),
     ]

@@ -30,6 +30,7 @@ from queuectl.errors import (
     UsageError,
 )
 from queuectl.framing import FRAME_BYTES_MAX, FrameReader, FrameTooLong, pack_frame
+from queuectl.measures import GetHistory, GetMetrics
 from queuectl.protocol import (
     PROTOCOL_VERSION,
     Enqueue,
@@ -70,7 +71,10 @@ _GATHERED_BYTES_MAX = 16 << 10
 #: What msgspec raises for bytes that are no such message. Text and nesting have their own errors.
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 #: Requests that change nothing: asked again when the answer was lost.
-_LOOKS = (GetConfig, List, ListQueues, ListTokens, ListWorkers, Show, Status)
+_LOOKS = (
+    *(GetConfig, GetHistory, GetMetrics, List),
+    *(ListQueues, ListTokens, ListWorkers, Show, Status),
+)
 
 _decode_envelope = decoder(Envelope).decode
 _decode_greeting = decoder(Welcome, Refused).decode

@@ -166,8 +166,14 @@ class Streams:
         stream.close()
         self._streams.remove(stream)
         if told:
+            self._look_at_job(stream)
             response = LogEnd(call=stream.call, job=stream.view, attempt=stream.attempt)
             self._reply(stream.client, response)
+
+    def _look_at_job(self, stream: LogStream) -> None:
+        job = self._queue.state.jobs.get(stream.number)
+        if job is not None:
+            stream.view = job_view(self._queue, job, stream.peer)
 
     def _step(self, stream: LogStream) -> None:
         """
@@ -186,8 +192,6 @@ class Streams:
             job = self._queue.state.jobs.get(stream.number)
             # Looked at before the file is read: what a run wrote before its end is then all read.
             over = job is None or self._attempt_is_over(job, stream.attempt)
-            if job is not None:
-                stream.view = job_view(self._queue, job, stream.peer)
             try:
                 sent = self._send_chunk(stream, at)
             except OSError as error:
@@ -284,6 +288,7 @@ class Streams:
         """
         if self._streams:
             for stream in [each for each in self._streams if each.number == number]:
+                self._look_at_job(stream)
                 self._step(stream)
         if number in self._waits:
             self._wake_waits(number)

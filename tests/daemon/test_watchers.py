@@ -290,6 +290,7 @@ def test_output_from_its_end(daemon: DaemonProcess) -> None:
     With tail_bytes the beginning is said at once, what was there has no time, what comes later has
     one.
     """
+    os.mkfifo(f"{daemon.directory}/go")
     (job_id,) = daemon.enqueue(
         "printf 0123456789; read line <go; printf more", cwd=daemon.directory
     )
