@@ -4,6 +4,7 @@ Requirements on the tunnel to another machine's daemon: to a client it is the da
 
 import pytest
 from gateway_twin import GatewayTwin, Visit
+from websockets.frames import Frame, Opcode
 
 from queuectl import __version__
 from queuectl.errors import CallTimedOut, ConnectionLost
@@ -13,6 +14,7 @@ from queuectl.protocol import (
     Enqueue,
     Enqueued,
     GetConfig,
+    Hello,
     JobSpec,
     LogEnd,
     Logs,
@@ -102,6 +104,29 @@ def test_the_largest_frame_fits() -> None:
         stream = client.stream(Logs(id="i" * (FRAME_BYTES_MAX - 60)), Output, LogEnd)
         assert output == next(stream)
         stream.close()
+
+
+def test_pings_are_answered_while_a_long_frame_is_sent() -> None:
+    """
+    Over a slow line a frame takes longer than the gateway waits for a sign of life.
+    """
+    seen: list[Opcode] = []
+
+    def script(visit: Visit) -> None:
+        visit.accept()
+        assert isinstance(visit.receive(), Hello)
+        visit.websocket.send_ping(b"still there?")
+        visit.flush()
+        # What was sent by now is as much as there is room for on the way: not the whole frame.
+        while Opcode.PONG not in seen:
+            frame = visit.next_event()
+            assert isinstance(frame, Frame)
+            seen.append(frame.opcode)
+            assert frame.opcode is Opcode.PONG or not frame.fin, "the pong came after the frame"
+
+    with GatewayTwin(script) as twin, client_of(twin) as client, pytest.raises(ConnectionLost):
+        client.call(Logs(id="i" * (FRAME_BYTES_MAX - 60)), LogEnd)
+    assert Opcode.BINARY in seen
 
 
 def test_pings_do_not_put_off_a_timeout() -> None:
