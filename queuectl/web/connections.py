@@ -16,9 +16,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 #: Connections at once.
-CONNECTIONS_MAX = 1_000
+CONNECTIONS_MAX = 2_000
 #: Of one account so many are safe from giving way.
-USER_CONNECTIONS_MAX = 300
+USER_CONNECTIONS_MAX = 700
 #: The head of a request must be whole so long after the connection or the answer before.
 HEAD_SECONDS_MAX = 10
 

@@ -15,6 +15,7 @@ Every answer, refusals included, leaves with the headers that tell browsers to b
 """
 
 import asyncio
+from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,6 +35,7 @@ from queuectl.web.connections import introduce
 from queuectl.web.gateway import Gateway, token_id
 from queuectl.web.log import log
 from queuectl.web.refusals import Refusal, answer
+from queuectl.web.rendering import page
 from queuectl.web.sessions import Session
 from queuectl.web.throttle import Allowance
 from queuectl.web.visitor import VISITOR, Visitor
@@ -92,14 +94,14 @@ class Guard:
             await self._app(scope, receive, send)
             return
         arrival = Arrival(scope, self._gateway.configuration.scheme)
-        send = _strict(send, self._gateway.configuration.scheme, scope["path"])
+        send = _strict(send, self._gateway, scope)
         try:
             believe(arrival, self._gateway.configuration.proxies)
             await self._admit(arrival, receive, send)
         except Refusal as refusal:
             if refusal.status != 303:
                 self._log_refusal(refusal, arrival)
-            await answer(refusal, scope, send)
+            await _answer(refusal, arrival, receive, send)
         except bodies.ClientGone:
             pass
 
@@ -234,14 +236,14 @@ class _Presence:
         return True
 
 
-def _strict(send: Send, scheme: str, path: str) -> Send:
+def _strict(send: Send, gateway: Gateway, scope: Scope) -> Send:
     """
-    Return *send*, which adds STRICT_HEADERS to every answer.
+    Return *send*, which adds STRICT_HEADERS to every answer, and counts it.
     """
     # What is shown to one visitor is for nobody else, and not for later; what pages are made of may
     # be kept, and is asked for again by its tag.
-    cached = b"no-cache" if path.startswith("/static/") else b"no-store"
-    added = _STRICT_TLS if scheme == "https" else _STRICT
+    cached = b"no-cache" if scope["path"].startswith("/static/") else b"no-store"
+    added = _STRICT_TLS if gateway.configuration.scheme == "https" else _STRICT
 
     async def strict(message: Message) -> None:
         if message["type"] in ("http.response.start", "websocket.http.response.start"):
@@ -249,9 +251,30 @@ def _strict(send: Send, scheme: str, path: str) -> Send:
             if not any(name == b"cache-control" for name, _ in headers):
                 headers.append((b"cache-control", cached))
             message = {**message, "headers": headers}
+            gateway.traffic.answered(scope, message["status"])
+        elif message["type"] == "websocket.accept":
+            gateway.traffic.answered(scope, 101)
         await send(message)
 
     return strict
+
+
+async def _answer(refusal: Refusal, arrival: Arrival, receive: Receive, send: Send) -> None:
+    """
+    Answer with a refusal: a person with a page, a program with a problem.
+    """
+    if not arrival.wants_page:
+        await answer(refusal, arrival.scope, send)
+        return
+    response = page(
+        "refused.html",
+        status=refusal.status,
+        title=HTTPStatus(refusal.status).phrase,
+        detail=refusal.detail,
+        login=refusal.status == 401,
+    )
+    response.headers.update(refusal.headers)
+    await response(arrival.scope, receive, send)
 
 
 def _is_open(path: str) -> bool:
