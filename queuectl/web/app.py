@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from queuectl.web import login, pages, tunnel
+from queuectl.web import live, login, pages, tunnel
 from queuectl.web.gateway import Gateway
 from queuectl.web.guard import Guard
 
@@ -30,6 +30,7 @@ def all_routes() -> list[BaseRoute]:
         Route("/healthz", healthz, methods=["GET"]),
         *login.routes(),
         *pages.routes(),
+        *live.routes(),
         *tunnel.routes(),
     ]
 

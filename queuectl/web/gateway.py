@@ -13,6 +13,7 @@ from functools import partial
 from queuectl.errors import RequestRefused, UsageError
 from queuectl.tokens import id_of
 from queuectl.web.configuration import Configuration
+from queuectl.web.hub import Hub
 from queuectl.web.link import Link
 from queuectl.web.log import log
 from queuectl.web.sessions import Sessions
@@ -41,6 +42,7 @@ class Gateway:
         self.configuration = configuration
         self.clock = clock
         self.sessions = Sessions()
+        self.hub = Hub()
         self.throttle = Throttle()
         #: Set when the process is told to stop: streams say so and end.
         self.stopping = asyncio.Event()
@@ -92,6 +94,7 @@ class Gateway:
         Tell everything that goes on for long to end.
         """
         self.stopping.set()
+        self.hub.stop()
 
     async def sweep_for_ever(self) -> None:
         """

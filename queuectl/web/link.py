@@ -13,7 +13,7 @@ A call is given up by cancelling it. Its answer, when it comes, is dropped; so w
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -324,7 +324,7 @@ class Link:
 
     async def stream(
         self, request: Message, item: type[Message], end: type[Message]
-    ) -> AsyncIterator[Message]:
+    ) -> AsyncGenerator[Message, None]:
         """
         Send *request* over a connection of its own and yield its responses: any number of *item*,
         last one *end*. Closing the iterator closes the connection. Raises as call() does.

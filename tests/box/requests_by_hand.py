@@ -76,6 +76,7 @@ def by_hand(number: int, job_id: str) -> list[tuple[dict[str, Any], Check]]:
             ({"op": "logs", "id": text, "follow": True, "offset": 0}, not_found),
             ({"op": "wait", "ids": [text]}, not_found),
             ({"op": "wait", "ids": [text], "any": True}, not_found),
+            ({"op": "watch", "ids": [text]}, not_found),
             ({"op": "list", "ids": [text]}, not_found),
             ({"op": "list", "after": text}, not_found),
         ]

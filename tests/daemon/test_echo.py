@@ -15,6 +15,7 @@ from raw_connection import HELLO, Raw, check_served
 from queuectl.framing import FRAME_BYTES_MAX, pack_frame
 from queuectl.messages import Request
 from queuectl.protocol import BATCH_JOBS_MAX, ID_CHARS_MAX, SELECT_JOBS_MAX, Refused
+from queuectl.watching import Changed
 from queuectld.core.admission import ECHO_BYTES_MAX, excerpt, shorten
 
 inspect = msgspec.inspect
@@ -123,6 +124,8 @@ def test_errors_repeat_little_of_the_input(daemon: DaemonProcess, character: str
         for call, request in enumerate(requests(character * length), 1):
             raw.send(pack_frame(msgspec.msgpack.encode({**request, "call": call})))
             answer = raw.receive()
+            while isinstance(answer, Changed) and answer.call < call:
+                answer = raw.receive()  # The ones who watch are told, on the same connection.
             assert answer is not None, request["op"]
             assert answer.call == call
             for text in errors_in(answer):
