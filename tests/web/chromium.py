@@ -46,7 +46,11 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def opened(
-    browser: Any, session: httpx.Client | None, url: str, expected: tuple[str, ...] = (), **options: Any
+    browser: Any,
+    session: httpx.Client | None,
+    url: str,
+    expected: tuple[str, ...] = (),
+    **options: Any,
 ) -> Iterator[Any]:
     """
     Open a tab that is logged in like *session*. What goes wrong unseen fails at the end, but for

@@ -14,12 +14,13 @@ from chromium import PHONE, chromium, opened
 from daemon_process import DaemonProcess, wait_until
 from gateway_process import GatewayProcess
 
-from queuectl.protocol import JobSpec, SetQueue
-from queuectl.protocol import Queues as QueuesAnswer
+from queuectl.protocol import Act, Acted, JobSpec, Queues, Selection, SetQueue
 
 #: All that a page is made of, nothing of it compressed.
 PAGE_BYTES_MAX = 100_000
-COLORS = r"""printf '\033[31mred\033[0m \033[1;38;5;208morange\033[0m \033[48;2;1;2;3mdark\033[0m\n'"""
+COLORS = (
+    r"""printf '\033[31mred\033[0m \033[1;38;5;208morange\033[0m \033[48;2;1;2;3mdark\033[0m\n'"""
+)
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +104,7 @@ def test_lists_follow_the_queue(tab: Any, web_daemon: DaemonProcess) -> None:
     (job,) = enqueue(web_daemon, "sleep 60", id="row-of-its-own")
     row = tab.locator("#rows tr", has_text=job)
     row.get_by_text("processing").wait_for()
-    web_daemon.client().call
     with web_daemon.client() as client:
-        from queuectl.protocol import Act, Acted, Selection
-
         client.call(Act(action="cancel", select=Selection(ids=[job])), Acted)
     row.get_by_text("cancelled").wait_for()
     assert "search" == tab.evaluate("document.activeElement.id")
@@ -178,8 +176,6 @@ def test_ten_thousand_rows(tab: Any, web_daemon: DaemonProcess) -> None:
     middle = tab.locator("#rows tr", has_text=ids[5_000]).first
     middle.scroll_into_view_if_needed()
     with web_daemon.client() as client:
-        from queuectl.protocol import Act, Acted, Selection
-
         client.call(Act(action="cancel", select=Selection(ids=[ids[5_000]])), Acted)
         middle.get_by_text("cancelled").wait_for()
         client.call(Act(action="cancel", select=Selection(queue="long")), Acted)
@@ -235,7 +231,7 @@ def test_dead_letters(tab: Any, web_daemon: DaemonProcess) -> None:
 
 def test_schedule_workers_and_queues(tab: Any, web_daemon: DaemonProcess) -> None:
     """
-    What is due later is listed with a countdown; workers and queues are changed where they are seen.
+    What is due later counts down; workers and queues are changed where they are seen.
     """
     (job,) = enqueue(web_daemon, "true", delay_ms=7_200_000)
     tab.goto("/schedule")
@@ -249,7 +245,7 @@ def test_schedule_workers_and_queues(tab: Any, web_daemon: DaemonProcess) -> Non
     tab.get_by_role("button", name="Scale").click()
     wait_until(lambda: len(web_daemon.status().workers) == before)
     with web_daemon.client() as client:
-        client.call(SetQueue(name="shown", concurrency=2), QueuesAnswer)
+        client.call(SetQueue(name="shown", concurrency=2), Queues)
     tab.goto("/queues")
     tab.get_by_role("button", name="Pause shown").click()
     tab.locator("tr", has_text="shown").get_by_text("paused").wait_for()
