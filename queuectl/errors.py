@@ -44,10 +44,13 @@ def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:
 
 class QueuectlError(Exception):
     """
-    Something that its message, one line, explains to the caller.
+    Something that its message, one line, explains to the caller. `field` names the offending field
+    and `index` the offending job of a batch, where there is one.
     """
 
     code = "unsupported"
+    field: str | None = None
+    index: int | None = None
 
 
 class UsageError(QueuectlError):
@@ -56,6 +59,10 @@ class UsageError(QueuectlError):
     """
 
     code = "usage"
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class RequestTooLong(UsageError):
@@ -110,8 +117,7 @@ class RequestRefused(QueuectlError):
     """
     The daemon refused a request; nothing of it was done.
 
-    `code` is a RefusalCode, `field` the offending field and `index` the offending job of a batch,
-    where there is one. `call` says which request it was, for those who pipeline.
+    `code` is a RefusalCode. `call` says which request it was, for those who pipeline.
     """
 
     def __init__(

@@ -93,15 +93,17 @@ def _convert(given: Mapping[str, object], prefix: str, now: int) -> dict[str, An
     for name, value in given.items():
         attribute, convert = _FIELDS.get(name.replace("-", "_"), (None, None))
         if attribute is None or convert is None:
-            raise UsageError(f"unknown field {name!a}{suggestion(name, _FIELDS)}")
+            raise UsageError(f"unknown field {name!a}{suggestion(name, _FIELDS)}", name)
         if value is None:
             continue  # JSON's null: as if it were not there.
         if attribute in converted:
-            raise UsageError(f"{prefix}{name}: says the same as another field; give one of them")
+            raise UsageError(
+                f"{prefix}{name}: says the same as another field; give one of them", name
+            )
         try:
             converted[attribute] = convert(value, now)
         except ValueError as error:
-            raise UsageError(f"{prefix}{name}: {error}; got {_show(value)}") from error
+            raise UsageError(f"{prefix}{name}: {error}; got {_show(value)}", name) from error
     return converted
 
 

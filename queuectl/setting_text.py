@@ -2,6 +2,8 @@
 Settings as people write them: `90s`, `256M`, `3`, `none`. Pure.
 """
 
+import math
+
 from queuectl.durations import format_duration, parse_duration
 from queuectl.settings import SETTINGS, Setting, check
 from queuectl.sizes import format_size, parse_size
@@ -31,11 +33,33 @@ def parse_setting(setting: Setting, text: str) -> SettingValue:
         raise ValueError(f"{setting.key}: {error}{none}; got {text!a}") from error
     rule = check(setting.key, value)
     if rule is not None:
-        if setting.kind in ("span", "size"):
-            least, most = (format_setting(setting.key, int(each)) for each in _limits(setting))
-            rule = f"must be between {least} and {most}"
-        raise ValueError(f"{setting.key}: {rule}; got {text!a}")
+        raise ValueError(f"{setting.key}: {_in_words(setting, rule)}; got {text!a}")
     return value
+
+
+def convert_setting(setting: Setting, value: object) -> SettingValue:
+    """
+    Return the value of *setting* that a JSON document gives: as documents.py shows it, or as text.
+    Raises ValueError, as parse_setting() does.
+    """
+    if isinstance(value, str):
+        return parse_setting(setting, value)
+    if value is None and setting.optional:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{setting.key}: must be a number or a text; got {value!a}"[:200])
+    # A number in JSON is a number, however it is written: 3.0 is 3.
+    number = value * 1000 if setting.kind == "span" else value
+    if (
+        setting.kind != "factor"
+        and math.isfinite(number)
+        and (setting.kind == "span" or number == round(number))
+    ):
+        number = round(number)
+    rule = check(setting.key, number)
+    if rule is not None:
+        raise ValueError(f"{setting.key}: {_in_words(setting, rule)}; got {value}")
+    return number
 
 
 def format_setting(key: str, value: SettingValue) -> str:
@@ -52,8 +76,12 @@ def format_setting(key: str, value: SettingValue) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _limits(setting: Setting) -> tuple[float, float]:
-    return setting.minimum, setting.maximum
+def _in_words(setting: Setting, rule: str) -> str:
+    if setting.kind not in ("span", "size"):
+        return rule
+    limits = (setting.minimum, setting.maximum)
+    least, most = (format_setting(setting.key, int(each)) for each in limits)
+    return f"must be between {least} and {most}"
 
 
 def _number(text: str, *, whole: bool) -> int | float:

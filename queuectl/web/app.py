@@ -3,12 +3,13 @@ The gateway's application: every route that there is, behind the guard.
 """
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from queuectl.web import live, login, pages, tunnel
+from queuectl.web import aliases, api, live, login, pages, problems, tunnel
 from queuectl.web.gateway import Gateway
 from queuectl.web.guard import Guard
 
@@ -17,7 +18,9 @@ def build(gateway: Gateway) -> ASGIApp:
     """
     Return the ASGI application of *gateway*.
     """
-    app = Starlette(routes=all_routes())
+    app = Starlette(
+        routes=all_routes(), exception_handlers={HTTPException: problems.answer_http_error}
+    )
     app.state.gateway = gateway
     return Guard(app, gateway)
 
@@ -29,6 +32,8 @@ def all_routes() -> list[BaseRoute]:
     return [
         Route("/healthz", healthz, methods=["GET"]),
         *login.routes(),
+        *api.routes(),
+        *aliases.routes(),
         *pages.routes(),
         *live.routes(),
         *tunnel.routes(),

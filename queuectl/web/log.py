@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ if _hides_rich:
     sys.modules["rich"] = None  # type: ignore[assignment]
 import structlog  # noqa: E402
 
+from queuectl.web.throttle import Allowance  # noqa: E402
+
 if _hides_rich:
     del sys.modules["rich"]
 
@@ -32,6 +35,9 @@ PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 #: What a stranger sent, such as a path, is cut to this.
 VALUE_CHARS_MAX = 500
+#: uvicorn's lines in a row, and then one in so many seconds.
+SERVER_LINES_MAX = 50
+SERVER_LINE_SECONDS = 1.0
 
 _LENGTH = struct.Struct("<Q")
 
@@ -91,10 +97,17 @@ class _Writer:
 
 class _ToStructlog(logging.Handler):
     """
-    What uvicorn has to say becomes events of ours.
+    What uvicorn has to say becomes events of ours. Strangers can make it say something (that a
+    request is none), so its lines are bounded.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines = Allowance(SERVER_LINES_MAX, SERVER_LINE_SECONDS)
+
     def emit(self, record: logging.LogRecord) -> None:
+        if not self._lines.take(time.monotonic()):
+            return
         text = record.getMessage().strip()
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]

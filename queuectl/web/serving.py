@@ -8,6 +8,7 @@ that are being served are waited for. The queue and its jobs are not concerned.
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -68,6 +69,7 @@ def serve(configuration: Configuration, announce: Callable[[str, str | None], No
     Raises UsageError if it cannot listen, or has no usable certificate.
     """
     log.configure()
+    allow_descriptors()
     listening = listen(configuration)
     port = listening.getsockname()[1]
     with listening:
@@ -107,7 +109,9 @@ def listen(configuration: Configuration) -> socket.socket:
     Return a socket that is bound as configured. Raises UsageError.
     """
     family = socket.AF_INET6 if ":" in configuration.bind else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle's algorithm off where it is told that this is TCP, and only there. Else
+    # each answer would wait 40 ms for the client's delayed acknowledgement of its headers.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS_MAX)
     try:
@@ -118,6 +122,14 @@ def listen(configuration: Configuration) -> socket.socket:
         where = f"{host_in_url(configuration.bind)}:{configuration.port}"
         raise UsageError(f"cannot listen at {where}: {error.strerror}; try --port 0") from error
     return listening
+
+
+def allow_descriptors() -> None:
+    """
+    Let this process have as many descriptors as it may: a connection is one, a stream two.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def notify(*lines: str) -> None:
