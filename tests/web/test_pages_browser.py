@@ -59,12 +59,12 @@ def test_from_the_form_to_output_in_colours(tab: Any, web_daemon: DaemonProcess)
     tab.keyboard.press("Control+Enter")
     tab.wait_for_url("**/jobs/*")
     term = tab.locator("#term")
-    term.get_by_text("<b>bold</b>").wait_for()
+    term.locator(".l").get_by_text("<b>bold</b>").wait_for()
     color = "element => getComputedStyle(element).color"
-    assert "rgb(255, 123, 114)" == term.get_by_text("red").evaluate(color)
-    assert "rgb(255, 135, 0)" == term.get_by_text("orange").evaluate(color)
+    assert "rgb(255, 123, 114)" == term.get_by_text("red", exact=True).evaluate(color)
+    assert "rgb(255, 135, 0)" == term.get_by_text("orange", exact=True).evaluate(color)
     back = "element => getComputedStyle(element).backgroundColor"
-    assert "rgb(1, 2, 3)" == term.get_by_text("dark").evaluate(back)
+    assert "rgb(1, 2, 3)" == term.get_by_text("dark", exact=True).evaluate(back)
     assert not term.get_by_text("last").count()
     with open(marker, "x"):
         pass
@@ -81,13 +81,18 @@ def test_finding_in_output(tab: Any, web_daemon: DaemonProcess) -> None:
     web_daemon.wait_for(job, "completed")
     tab.goto(f"/jobs/{job}")
     tab.locator("#out-state", has_text="complete").wait_for()
+    term = tab.locator("#term")
+    assert not term.get_by_text("299", exact=True).count()
+    tab.get_by_role("button", name="Show it from its start").click()
+    term.get_by_text("299", exact=True).wait_for()
+    tab.locator("#out-state", has_text="complete").wait_for()
     tab.keyboard.press("/")
     tab.keyboard.type("299")
     hits = tab.locator("#out-hits")
-    assert "1 of 11 lines" == hits.inner_text()
+    assert "1 of 13 lines" == hits.inner_text()
     tab.keyboard.press("Enter")
-    assert "2 of 11 lines" == hits.inner_text()
-    assert "2990" == tab.locator(".l.now").inner_text()
+    assert "2 of 13 lines" == hits.inner_text()
+    assert "1299" == tab.locator(".l.now").inner_text()
     with tab.expect_download() as download:
         tab.get_by_role("link", name="Download").click()
     with open(download.value.path(), "rb") as file:
@@ -155,15 +160,15 @@ def test_a_filter_follows_what_is_typed(tab: Any, web_daemon: DaemonProcess) -> 
     tab.get_by_text("No job matches").wait_for()
 
 
-def test_ten_thousand_rows(tab: Any, web_daemon: DaemonProcess) -> None:
+def test_rows_are_appended(tab: Any, web_daemon: DaemonProcess) -> None:
     """
     Rows are appended as one scrolls, each once and in order, and those far away cost no layout. A
     change is seen where one looks, without going back to the start.
     """
-    count = 10_000
+    count = 2_000
     ids = enqueue(web_daemon, *["true"] * count, hold=True, queue="long")
     tab.goto("/jobs?queue=long")
-    for _ in range(400):
+    for _ in range(1_000):
         if tab.locator("#rows tr").count() >= count:
             break
         tab.evaluate("scrollTo(0, document.body.scrollHeight)")
@@ -173,14 +178,13 @@ def test_ten_thousand_rows(tab: Any, web_daemon: DaemonProcess) -> None:
     assert count == len(numbers)
     auto = "getComputedStyle(document.querySelector('#rows tr')).contentVisibility"
     assert "auto" == tab.evaluate(auto)
-    middle = tab.locator("#rows tr", has_text=ids[5_000]).first
+    middle = tab.locator("#rows tr", has_text=ids[1_000]).first
     middle.scroll_into_view_if_needed()
     with web_daemon.client() as client:
-        client.call(Act(action="cancel", select=Selection(ids=[ids[5_000]])), Acted)
+        client.call(Act(action="cancel", select=Selection(ids=[ids[1_000]])), Acted)
         middle.get_by_text("cancelled").wait_for()
         client.call(Act(action="cancel", select=Selection(queue="long")), Acted)
         client.call(Act(action="prune", select=Selection(queue="long")), Acted)
-    assert count > 0
 
 
 def test_one_job(tab: Any, web_daemon: DaemonProcess) -> None:
@@ -222,11 +226,11 @@ def test_dead_letters(tab: Any, web_daemon: DaemonProcess) -> None:
     group.get_by_role("button", name=f"Retry job {job}", exact=True).click()
     tab.locator("#said", has_text=f"Retried job {job}.").wait_for()
     web_daemon.wait_for(job, "completed")
-    tab.get_by_text("exit code 77").wait_for(state="detached")
+    tab.locator("bdi", has_text="exit code 77").wait_for(state="detached")
     enqueue(web_daemon, "exit 78", max_retries=0)
     tab.get_by_role("button", name="Purge group").first.click()
     tab.get_by_role("button", name="Yes, purge").click()
-    tab.get_by_text("exit code 78").wait_for(state="detached")
+    tab.locator("bdi", has_text="exit code 78").wait_for(state="detached")
 
 
 def test_schedule_workers_and_queues(tab: Any, web_daemon: DaemonProcess) -> None:
@@ -240,7 +244,7 @@ def test_schedule_workers_and_queues(tab: Any, web_daemon: DaemonProcess) -> Non
     tab.goto("/workers")
     tab.get_by_label("Add").fill("2")
     tab.get_by_role("button", name="Start").click()
-    tab.get_by_text("Started 2 workers.").wait_for()
+    tab.locator("#said", has_text="Started 2 workers.").wait_for()
     tab.get_by_label("Have exactly").fill(str(before))
     tab.get_by_role("button", name="Scale").click()
     wait_until(lambda: len(web_daemon.status().workers) == before)
@@ -253,25 +257,36 @@ def test_schedule_workers_and_queues(tab: Any, web_daemon: DaemonProcess) -> Non
     tab.locator("tr", has_text="shown").get_by_text("active").wait_for()
     tab.get_by_label("Limit of shown").fill("5")
     tab.get_by_role("button", name="Set the limit of shown").click()
-    tab.get_by_text("Queue shown runs at most 5 jobs at once.").wait_for()
+    tab.locator("#said", has_text="Queue shown runs at most 5 jobs at once.").wait_for()
     tab.get_by_role("button", name="Delete shown").click()
     tab.get_by_role("button", name="Yes, delete").click()
-    tab.get_by_text("Deleted queue shown.").wait_for()
+    tab.locator("#said", has_text="Deleted queue shown.").wait_for()
 
 
-def test_settings_and_tokens(tab: Any, gateway: GatewayProcess) -> None:
+def test_settings(browser: Any, browser_session: httpx.Client, gateway: GatewayProcess) -> None:
     """
-    A setting is changed in place; a token is shown once, works, and is revoked.
+    A setting is changed in place, and what breaks its rule is said there too.
     """
+    with opened(browser, browser_session, gateway.url, expected=("status of 422",)) as tab:
+        _change_settings(tab)
+
+
+def _change_settings(tab: Any) -> None:
     tab.goto("/settings")
     tab.get_by_label("kill_after", exact=True).fill("nonsense")
     tab.get_by_role("button", name="Save kill_after").click()
     tab.locator("#e-kill_after").wait_for()
     tab.get_by_label("kill_after", exact=True).fill("3s")
     tab.get_by_role("button", name="Save kill_after").click()
-    tab.get_by_text("kill_after is now 3s.").wait_for()
+    tab.locator("#said", has_text="kill_after is now 3s.").wait_for()
     tab.get_by_role("button", name="Unset kill_after").click()
-    tab.get_by_text("kill_after is now 10s.").wait_for()
+    tab.locator("#said", has_text="kill_after is now 10s.").wait_for()
+
+
+def test_tokens(tab: Any, gateway: GatewayProcess) -> None:
+    """
+    A token is shown once, works, and is revoked.
+    """
     tab.goto("/tokens")
     tab.get_by_label("Name").fill("<i>laptop</i>")
     tab.get_by_role("button", name="Create token").click()

@@ -41,6 +41,7 @@ class Viewer {
 
   open() {
     if (!this.section.isConnected) return;
+    this.tell("");
     const { job, attempt } = this.section.dataset;
     const path = `/api/v1/jobs/${encodeURIComponent(job)}/output/socket?attempt=${attempt}&offset=${this.offset}`;
     const url = new URL(path, location.href);
@@ -82,7 +83,7 @@ class Viewer {
     if (this.first) {
       const cut = Number(this.section.dataset.offset) > 0;
       this.screen.clear();
-      if (cut) this.screen.note("… earlier output is in the download");
+      if (cut) this.offerStart();
       this.first = false;
     }
     for (const each of this.pending.splice(0)) {
@@ -91,6 +92,25 @@ class Viewer {
     }
     if (this.follow) this.bottom();
     if (this.part("find").value) this.find();
+  }
+
+  offerStart() {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "small quiet";
+    button.textContent = "Show it from its start";
+    button.onclick = () => this.restart();
+    this.screen.note("… ").append(button);
+  }
+
+  restart() {
+    this.section.dataset.offset = this.offset = 0;
+    this.first = true;
+    this.ended = false;
+    this.pending = [];
+    this.socket.onclose = null;
+    this.socket.close();
+    this.open();
   }
 
   bottom() {
