@@ -25,7 +25,7 @@ from queuectl.options import Arguments, Command, parse
 from queuectl.session import GLOBAL_OPTIONS, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 #: Where each command is defined, in the order of the help. A group's module holds all of it.
 MODULES = {
@@ -137,18 +137,33 @@ def find_command(words: list[str]) -> tuple[Command, list[str]]:
         hint = suggestion(name, [*MODULES, *ALIASES])
         raise UsageError(f"unknown command {name!r}{hint}; see `queuectl help`")
     found = [command for command in load(name) if command.words[0] == name]
-    by_words = {command.words[1:]: command for command in found}
-    if () in by_words:  # A single command, perhaps one with `logs show ID` beside it.
-        if len(words) > 1 and (words[1],) in by_words:
-            return by_words[(words[1],)], words[2:]
-        return by_words[()], words[1:]
-    seconds = [each[0] for each in by_words]
-    if len(words) > 1 and (words[1],) in by_words:
-        return by_words[(words[1],)], words[2:]
-    if len(words) > 1 and words[1] in ("-h", "--help"):
-        return find_command(["help", name, *words[2:]])
-    wrong = f"unknown command {name} {words[1]!r}" if len(words) > 1 else f"{name} what"
-    raise UsageError(f"{wrong}: one of {', '.join(seconds)}; see `queuectl help {name}`")
+    by_words = {command.words: command for command in found}
+    words = [name, *words[1:]]
+    count = count_words(words, by_words)
+    # A single command may have others beside it: `logs ID`, `logs show ID`.
+    command = by_words.get(tuple(words[:count]))
+    if command is not None:
+        return command, words[count:]
+    group, rest = " ".join(words[:count]), words[count:]
+    if rest and rest[0] in ("-h", "--help"):
+        return find_command(["help", *words[:count], *rest[1:]])
+    following = dict.fromkeys(
+        each[count] for each in by_words if list(each[:count]) == words[:count]
+    )
+    wrong = f"unknown command {group} {rest[0]!r}" if rest else f"{group} what"
+    raise UsageError(f"{wrong}: one of {', '.join(following)}; see `queuectl help {group}`")
+
+
+def count_words(words: "Sequence[str]", names: "Iterable[tuple[str, ...]]") -> int:
+    """
+    Return how many of *words* belong to the name of a command, or of a group of them.
+    """
+    count = 0
+    while count < len(words) and any(
+        len(name) > count and name[: count + 1] == tuple(words[: count + 1]) for name in names
+    ):
+        count += 1
+    return count
 
 
 def load(name: str) -> tuple[Command, ...]:

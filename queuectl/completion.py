@@ -13,15 +13,16 @@ import shlex
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from queuectl.cli import ALIASES, MODULES, load
+from queuectl.cli import ALIASES, MODULES, count_words, load
 from queuectl.client import Client
 from queuectl.errors import QueuectlError, UsageError
 from queuectl.options import Command, Option
-from queuectl.protocol import DEFAULT_QUEUE, Jobs, List, ListQueues, Message, Queues
+from queuectl.protocol import DEFAULT_QUEUE, SCOPES, Jobs, List, ListQueues, Message, Queues
 from queuectl.selection import id_to_ask
 from queuectl.session import GLOBAL_OPTIONS
 from queuectl.settings import SETTINGS
 from queuectl.tables import state_of
+from queuectl.tokens import ListTokens, Tokens
 from queuectl.views import FINISHED_STATES, JOB_STATES, JobState
 
 #: The first line of the answer when the shell is to offer files or directories instead.
@@ -62,16 +63,14 @@ def complete(words: list[str], connect: Connect) -> list[Word]:
     name = ALIASES.get(before[0], before[0])
     if name not in MODULES:
         return []
-    found = {each.words[1:]: each for each in load(name) if each.words[0] == name}
-    second = tuple(before[1:2])
     if name == "help" and not last.startswith("-"):
-        return _matching(_command_words() if len(before) == 1 else _second_words(before[1]), last)
-    if second in found and second:
-        return _in_command(found[second], before[2:], last, connect)
-    if () in found:
-        more = _second_words(name) if len(before) == 1 else []
-        return [*_matching(more, last), *_in_command(found[()], before[1:], last, connect)]
-    return _matching(_second_words(name), last) if len(before) == 1 else []
+        return _matching(_next_words(before[1:]) if before[1:] else _command_words(), last)
+    words = [name, *before[1:]]
+    found = {each.words: each for each in load(name) if each.words[0] == name}
+    count = count_words(words, found)
+    more = _matching(_next_words(words), last)
+    command = found.get(tuple(words[:count]))
+    return more if command is None else [*more, *_in_command(command, words[count:], last, connect)]
 
 
 def _skip_global(before: list[str]) -> tuple[list[str], Option | None]:
@@ -114,6 +113,8 @@ def _in_command(command: Command, before: list[str], last: str, connect: Connect
 
 def _operands(command: Command, before: list[str], last: str, connect: Connect) -> list[Word]:
     place = command.operands
+    if command.words[1:2] == ("token",):
+        return _matching(_token_words(connect), last) if place.startswith("ID") else []
     if place.startswith(("ID", "[ID")):
         # Several ids may be joined with commas.
         lead = last[: last.rfind(",") + 1]
@@ -144,6 +145,8 @@ def _option_values(option: Option, command: str, connect: Connect) -> list[Word]
         return [("high", "10"), ("medium", "0"), ("low", "-10")]
     if kind == ("user", "NAME"):
         return [(each.pw_name, each.pw_gecos) for each in sorted(pwd.getpwall())]
+    if kind[1] == "SCOPES":
+        return [(scope, "") for scope in SCOPES]
     if kind[1] == "ID" and command not in ("enqueue", "run"):
         return _job_words([], connect)
     return []
@@ -159,14 +162,21 @@ def _command_words() -> list[Word]:
     return words
 
 
-def _second_words(name: str) -> list[Word]:
-    name = ALIASES.get(name, name)
-    commands = load(name) if name in MODULES else ()
-    return [
-        (each.words[1], each.summary)
-        for each in commands
-        if each.words[0] == name and len(each.words) > 1
-    ]
+def _next_words(words: list[str]) -> list[Word]:
+    """
+    Return what may follow *words* in the name of a command. With a name that goes on, it means the
+    words after it.
+    """
+    name, count = ALIASES.get(words[0], words[0]), len(words)
+    words = [name, *words[1:]]
+    found: dict[str, list[str]] = {}
+    for each in load(name) if name in MODULES else ():
+        if list(each.words[:count]) == words and len(each.words) > count:
+            whole = len(each.words) == count + 1
+            found.setdefault(each.words[count], []).append(
+                each.summary if whole else each.words[count + 1]
+            )
+    return [(word, ", ".join(meanings)) for word, meanings in found.items()]
 
 
 def _option_words(options: Iterable[Option], last: str) -> list[Word]:
@@ -190,6 +200,11 @@ def _queue_words(connect: Connect) -> list[Word]:
     answer = _ask(ListQueues(), Queues, connect)
     names = [DEFAULT_QUEUE] if answer is None else [queue.name for queue in answer.queues]
     return [(name, "") for name in names]
+
+
+def _token_words(connect: Connect) -> list[Word]:
+    answer = _ask(ListTokens(), Tokens, connect)
+    return [] if answer is None else [(token.id, token.name) for token in answer.tokens]
 
 
 def _ask(request: Message, kind: type[R], connect: Connect) -> R | None:

@@ -98,7 +98,7 @@ class Follower:
             wait_ms = max(job.next_run_at - job.updated_at, 0)
             text += f", next attempt in {describe_duration(wait_ms)}"
         elif job.state == "held":
-            text += f", held: queuectl release {id_to_ask(job)}"
+            text += f", held: {self._session.again(f'release {id_to_ask(job)}')}"
         return text
 
     def _failed(self, job: JobView, run: RunView | JobView | None) -> str:

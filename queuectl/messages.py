@@ -4,6 +4,7 @@ of. The daemon's end needs all; a command imports only the few that it sends and
 """
 
 from queuectl.editing import Edit
+from queuectl.measures import GetHistory, GetMetrics, History, Metrics
 from queuectl.protocol import (
     Act,
     Acted,
@@ -54,6 +55,8 @@ Request = (
     | Wait
     | Watch
     | Status
+    | GetMetrics
+    | GetHistory
     | StartWorkers
     | StopWorkers
     | ListWorkers
@@ -80,6 +83,8 @@ Response = (
     | Waited
     | Changed
     | StatusReport
+    | Metrics
+    | History
     | Workers
     | Config
     | Queues

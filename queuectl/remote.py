@@ -65,24 +65,34 @@ class RemoteClient(Client):
     """
     A connection to the daemon behind the gateway at *address*, as the account of *token*.
 
-    *ca* names a file of certificates to trust instead of the system's. Raises DaemonUnreachable,
-    AccessDenied, ProtocolError.
+    *ca* names a file of certificates to trust instead of the system's; *open_seconds* is how long
+    connecting may take, if not as long as a restart there. Raises DaemonUnreachable, AccessDenied,
+    ProtocolError, UsageError, RequestRefused (`try_later`).
     """
 
-    def __init__(self, address: Address, token: str, *, ca: str | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        token: str,
+        *,
+        ca: str | None = None,
+        open_seconds: float | None = None,
+    ) -> None:
         self._address = address
         self._bearer = token
         self._ca = ca
+        self._open_seconds = open_seconds
         super().__init__(address.url)
 
     def _dial(self) -> "Tunnel":
         try:
-            from queuectl.tunnel import Tunnel
+            from queuectl.tunnel import OPEN_SECONDS_MAX, Tunnel
         except ModuleNotFoundError as error:
             raise DaemonUnreachable(
                 f"a gateway is reached with the Python package websockets: {error}"
             ) from error
-        return Tunnel(self._address, self._bearer, ca=self._ca)
+        seconds = self._open_seconds or OPEN_SECONDS_MAX
+        return Tunnel(self._address, self._bearer, ca=self._ca, open_seconds=seconds)
 
     def _surroundings(
         self, env: Mapping[str, str] | None, cwd: str | None, umask: int | None

@@ -53,6 +53,8 @@ class Session:
         #: The gateway of another machine whose daemon is asked; None for one of this machine.
         self.host = _host(arguments.value("host"), self._socket)
         self._ca = arguments.value("ca")
+        #: The options that lead to the same place again.
+        self._host_words = f"--host {self.host} " if arguments.flag("host") else ""
         if self._ca is not None and self.host is None:
             raise UsageError("--ca: goes with --host")
         self._color = "never" if arguments.flag("no-color") else arguments.value("color") or "auto"
@@ -81,12 +83,13 @@ class Session:
             return self._connect_remote(self.host)
         return Client(self.place.socket, start=self._start)
 
-    def connect_running(self) -> Client:
+    def connect_running(self, open_seconds: float | None = None) -> Client:
         """
-        Return a connection to the daemon if it runs. Raises DaemonUnreachable.
+        Return a connection to the daemon if it runs; to another machine's within *open_seconds*.
+        Raises DaemonUnreachable.
         """
         if self.host is not None:
-            return self._connect_remote(self.host)
+            return self._connect_remote(self.host, open_seconds)
         return Client(self.place.socket)
 
     def reconnect(self) -> Client:
@@ -114,13 +117,19 @@ class Session:
                 "run it on that machine, or leave them out"
             )
 
-    def _connect_remote(self, host: str) -> Client:
+    def again(self, words: str) -> str:
+        """
+        Return the command line that means *words* where this one was given.
+        """
+        return f"queuectl {self._host_words}{words}"
+
+    def _connect_remote(self, host: str, open_seconds: float | None = None) -> Client:
         # Only who asks for another machine pays for the import.
         from queuectl.remote import RemoteClient, find_token, parse_address
 
         address = parse_address(host)
         ca = self._ca or os.environ.get("QUEUECTL_CA") or None
-        return RemoteClient(address, find_token(address), ca=ca)
+        return RemoteClient(address, find_token(address), ca=ca, open_seconds=open_seconds)
 
     def _start(self) -> None:
         # Most commands find a daemon running and need none of this.

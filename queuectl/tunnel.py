@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 import msgspec
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
@@ -36,7 +36,7 @@ TUNNEL_PATH: Final = "/api/v1/tunnel"
 #: A frame with its length: no message is longer.
 MESSAGE_BYTES_MAX = LENGTH_BYTES + FRAME_BYTES_MAX
 
-#: From the first packet to the gateway's answer. It may wait for a daemon that restarts.
+#: From the first packet to the gateway's answer, which may wait for a daemon that restarts.
 OPEN_SECONDS_MAX = 15.0
 _RECEIVE_BYTES = 64 << 10
 #: A peer that is silently gone (a cable, a laptop asleep) is noticed within about a minute.
@@ -69,12 +69,19 @@ class Address(Protocol):
 class Tunnel:
     """
     An open tunnel to the gateway at *address*, as the account of *token*; *ca* names a file of
-    certificates to trust instead of the system's.
+    certificates to trust instead of the system's. It opens within *open_seconds* or not at all.
 
     Raises DaemonUnreachable, AccessDenied, ProtocolError, UsageError, RequestRefused (`try_later`).
     """
 
-    def __init__(self, address: Address, token: str, *, ca: str | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        token: str,
+        *,
+        ca: str | None = None,
+        open_seconds: float = OPEN_SECONDS_MAX,
+    ) -> None:
         self._url = address.url
         self._timeout: float | None = None
         #: Whole messages that recv() has not given out.
@@ -82,7 +89,7 @@ class Tunnel:
         #: The beginning of a message whose rest is on its way.
         self._parts: list[bytes] = []
         self._ended = False
-        deadline = time.monotonic() + OPEN_SECONDS_MAX
+        deadline = time.monotonic() + open_seconds
         self._socket = _connect(address, ca, deadline)
         uri = parse_uri(f"ws{address.url.removeprefix('http')}{TUNNEL_PATH}")
         self._protocol = ClientProtocol(uri, max_size=MESSAGE_BYTES_MAX)
@@ -166,7 +173,7 @@ class Tunnel:
     def _refuse(self, error: Exception | None) -> NoReturn:
         if isinstance(error, InvalidStatus):
             raise _refusal(self._url, error.response) from error
-        if isinstance(error, InvalidHandshake):
+        if error is not None:
             raise ProtocolError(
                 f"what listens at {self._url} is no gateway of queuectl: {error}"
             ) from error
@@ -229,7 +236,8 @@ def _connect(address: Address, ca: str | None, deadline: float) -> socket.socket
     Return a connection, with TLS where the address says so. Raises DaemonUnreachable, UsageError.
     """
     try:
-        plain = socket.create_connection((address.host, address.port), OPEN_SECONDS_MAX)
+        left = deadline - time.monotonic()
+        plain = socket.create_connection((address.host, address.port), left)
     except OSError as error:
         reason = error.strerror or str(error)
         raise DaemonUnreachable(f"no gateway answers at {address.url} ({reason})") from error

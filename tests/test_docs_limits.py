@@ -5,9 +5,9 @@ The documented limits of the control socket against the code: what a client can 
 import pytest
 from markdown_reader import Document, plain
 
-from queuectl import framing, protocol, tokens
+from queuectl import framing, measures, protocol, tokens
 from queuectl.settings import SETTINGS
-from queuectld.core import admission, records, state
+from queuectld.core import admission, measuring, records, state
 from queuectld.runtime import connection, deadlines, output, quotas, server, streams, watchers
 
 PROTOCOL = Document("docs/protocol.md")
@@ -71,6 +71,9 @@ def test_time_limits() -> None:
         (PROTOCOL, f"while more than {connection.WRITE_BYTES_MAX >> 20} MiB of answers"),
         (PROTOCOL, f"or {connection.UNANSWERED_MAX} of its requests"),
         (PROTOCOL, f"At most {quotas.USER_REQUESTS_PER_TURN_MAX} requests of one account"),
+        (PROTOCOL, f"At most {measures.SERIES_MAX} pairs of these have totals of their own"),
+        (PROTOCOL, f"such accounts beyond {measures.SERIES_USERS_MAX} admins see the sum"),
+        (PROTOCOL, f"of more than {measuring.PENDING_LOOK_MAX:,}, one of those"),
         (PROTOCOL, f"at most {admission.ECHO_BYTES_MAX} bytes of UTF-8"),
         (SECURITY, f"{SETTINGS['user_connections_max'].default} connections (["),
         (SECURITY, f"{server.ACCEPTS_PER_TURN_MAX} are accepted in a turn"),

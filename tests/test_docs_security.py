@@ -4,13 +4,14 @@ The document of who may do what against the commands that there are and what the
 
 from typing import get_args
 
-from markdown_reader import Document, code_in
+from markdown_reader import Document, code_in, plain
 
 from queuectl.commands.guide import all_commands
+from queuectl.commands.web_tokens import token_document
 from queuectl.errors import EXIT_CODES
 from queuectl.messages import Request
 from queuectl.protocol import SCOPES, Hello
-from queuectl.tokens import Scope
+from queuectl.tokens import Scope, TokenView
 from queuectld.core.scopes import SCOPE_OF
 from queuectld.runner.policy import Policy
 from queuectld.runtime.peers import ADMIN_GROUP
@@ -22,6 +23,7 @@ REFUSED = {
     *("worker start", "worker stop", "worker stop --now", "queue set", "queue pause"),
     *("queue resume", "queue delete", "config set", "config unset", "daemon stop"),
     *("enqueue --priority 1", "enqueue --user NAME", "run --user NAME"),
+    "web token create --user NAME",
 }
 
 
@@ -80,3 +82,12 @@ def test_every_request_has_its_scope() -> None:
         for row in PROTOCOL.table("Scopes")
     }
     assert {scope: sorted(tags) for scope, tags in expected.items()} == documented
+
+
+def test_keys_of_a_token() -> None:
+    """
+    A token's JSON document has exactly the keys that are documented, in that order.
+    """
+    document = token_document(TokenView(id="0", name="", scopes=[], created_at=0))
+    rows = Document("docs/commands.md").table("Token")
+    assert list(document) == [plain(row[0]) for row in rows]

@@ -20,6 +20,7 @@ OURS = {
     "queuectld": ("queuectl", "queuectld"),
     "queuectld/core": (
         "queuectl.editing",
+        "queuectl.measures",
         "queuectl.protocol",
         "queuectl.settings",
         "queuectl.tokens",
@@ -44,10 +45,12 @@ OTHERS = {
         "array",
         "bisect",
         "collections",
+        "functools",
         "heapq",
         "itertools",
         "math",
         "msgspec",
+        "operator",
         "shlex",
         "signal",  # its numbers and names
         "typing",

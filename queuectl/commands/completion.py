@@ -2,10 +2,14 @@
 `completion`: the scripts with which shells complete command lines, and the words they ask for.
 """
 
+from queuectl.client import Client
 from queuectl.completion import SCRIPTS, lines_for
 from queuectl.errors import EXIT_DONE, UsageError
 from queuectl.options import Arguments, Command
 from queuectl.session import Session
+
+#: Whoever pressed a key waits no longer than this for another machine.
+_OPEN_SECONDS_MAX = 1.0
 
 
 def completion(session: Session, arguments: Arguments) -> int:
@@ -16,7 +20,11 @@ def completion(session: Session, arguments: Arguments) -> int:
     if shell == "words":
         if len(rest) != 1:
             raise UsageError("completion words: needs a shell; see `queuectl help completion`")
-        for line in lines_for(rest[0], arguments.argv or [], session.connect_running):
+
+        def connect() -> Client:
+            return session.connect_running(open_seconds=_OPEN_SECONDS_MAX)
+
+        for line in lines_for(rest[0], arguments.argv or [], connect):
             session.print(line)
         return EXIT_DONE
     if shell not in SCRIPTS or rest:

@@ -22,9 +22,10 @@ def show_help(_session: Session, arguments: Arguments) -> int:
     if not words:
         sys.stdout.write(overview())
         return EXIT_DONE
-    name = ALIASES.get(words[0], words[0])
-    group = [each for each in load(name) if each.words[0] == name] if name in MODULES else []
-    if len(words) == 1 and len(group) > 1 and all(len(each.words) > 1 for each in group):
+    words = [ALIASES.get(words[0], words[0]), *words[1:]]
+    commands = load(words[0]) if words[0] in MODULES else ()
+    group = [each for each in commands if list(each.words[: len(words)]) == words]
+    if len(group) > 1 and all(len(each.words) > len(words) for each in group):
         sys.stdout.write("".join(f"queuectl {usage(each)}\n    {each.summary}\n" for each in group))
         return EXIT_DONE
     command, rest = find_command(words)

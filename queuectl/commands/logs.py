@@ -4,7 +4,7 @@
 
 from queuectl.client import Client
 from queuectl.commands.jobs import expand
-from queuectl.errors import EXIT_DONE, UsageError
+from queuectl.errors import EXIT_DONE, ConnectionLost, UsageError
 from queuectl.following import Follower, say_why_waiting, write_output
 from queuectl.options import Arguments, Command, Option
 from queuectl.protocol import LogEnd, Logs, Output
@@ -23,7 +23,8 @@ def logs(session: Session, arguments: Arguments) -> int:
     follow = arguments.flag("follow")
     if follow and session.structured:
         raise UsageError("logs: --follow prints raw output, not JSON")
-    with session.connect() as client:
+    client = session.connect()
+    try:
         ids = list(expand(client, split_ids(arguments.operands)))
         if follow and len(ids) > 1:
             raise UsageError("logs: --follow takes one job")
@@ -38,12 +39,39 @@ def logs(session: Session, arguments: Arguments) -> int:
                 continue
             if len(ids) > 1:
                 session.complain(f"job {each}:")
-            for answer in client.stream(request, Output, LogEnd):
-                if isinstance(answer, Output):
-                    write_output(session, answer)
+            client = _copy(session, client, request)
+    finally:
+        client.close()
     if documents:
         session.print_json(documents[0] if len(documents) == 1 else documents)
     return EXIT_DONE
+
+
+def _copy(session: Session, client: Client, request: Logs) -> Client:
+    """
+    Write the output that there is; return the client that is connected then.
+
+    Whoever reads stdout may do so for hours, as in a pager, and the other end waits for nobody that
+    long. A connection that is lost after something came is made again, and goes on with the next
+    byte.
+    """
+    while True:
+        came = False
+        try:
+            for answer in client.stream(request, Output, LogEnd):
+                if isinstance(answer, Output):
+                    came = True
+                    write_output(session, answer)
+                    request = Logs(
+                        id=request.id,
+                        attempt=answer.attempt,
+                        offset=answer.offset + len(answer.data),
+                    )
+            return client
+        except ConnectionLost:
+            if not came:
+                raise
+        client = session.reconnect()
 
 
 def _follow(

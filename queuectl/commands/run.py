@@ -40,15 +40,16 @@ def run(session: Session, arguments: Arguments) -> int:
     with session.connect() as client:
         identifier = client.enqueue([spec], env=job_environment(session, arguments)).ids[0]
         assert identifier is not None
+        goes_on = f"job {identifier} goes on: {session.again(f'logs -f {identifier}')}"
         follower = Follower(session, client, identifier, attempt=1)
         try:
             say_why_waiting(session, client, identifier, attempt=1)
             job = follower.follow()
         except KeyboardInterrupt:
-            session.complain(f"detached; job {identifier} goes on: queuectl logs -f {identifier}")
+            session.complain(f"detached; {goes_on}")
             return exit_code("interrupted")
         except DaemonUnreachable as error:
-            session.complain(f"{error}; job {identifier} goes on: queuectl logs -f {identifier}")
+            session.complain(f"{error}; {goes_on}")
             return exit_code(error.code)
         finally:
             follower.client.close()

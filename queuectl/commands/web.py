@@ -1,7 +1,8 @@
 """
-`web`: the gateway that browsers and other hosts talk to.
+`web`: the gateway that browsers and other hosts talk to, and the tokens that they bring.
 """
 
+from queuectl.commands import web_tokens
 from queuectl.errors import EXIT_DONE, UsageError
 from queuectl.options import Arguments, Command, Option
 from queuectl.session import Session
@@ -76,4 +77,5 @@ COMMANDS = (
         details="Whoever has a token has its account's rights, no more: see docs/web.md.",
         examples=("queuectl web", "queuectl web --port 9000"),
     ),
+    *web_tokens.COMMANDS,
 )

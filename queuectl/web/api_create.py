@@ -72,10 +72,9 @@ async def _read_documents(call: Call) -> tuple[list[Any], bool]:
         if not isinstance(document, list):
             return [document], True
         documents = document
-    if len(documents) > BATCH_JOBS_MAX:
-        raise UsageError(
-            f"a batch has at most {BATCH_JOBS_MAX} jobs, not {len(documents)}; split it"
-        )
+    if not 1 <= len(documents) <= BATCH_JOBS_MAX:
+        rule = f"a batch has from 1 to {BATCH_JOBS_MAX} jobs, not {len(documents)}"
+        raise UsageError(rule, "jobs")
     return documents, False
 
 
@@ -223,6 +222,6 @@ OPERATIONS = (
                 alternative=shapes.Created,
             ),
         ),
-        refusals=(409, 413, 415),
+        refusals=(409,),
     ),
 )

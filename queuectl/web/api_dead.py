@@ -120,7 +120,6 @@ OPERATIONS = (
             type=shapes.DeadFields, examples={"all": {"all": True}, "some": {"ids": ["17", "18"]}}
         ),
         answers=(Answer(help="What was done.", type=shapes.ActedOn),),
-        refusals=(415,),
     ),
     Operation(
         method="POST",
@@ -133,7 +132,6 @@ OPERATIONS = (
             type=shapes.DeadFields, examples={"all": {"all": True}, "some": {"ids": ["17", "18"]}}
         ),
         answers=(Answer(help="What was done.", type=shapes.ActedOn),),
-        refusals=(415,),
     ),
     Operation(
         method="GET",

@@ -13,6 +13,7 @@ from queuectl.editing import Edit
 from queuectl.errors import RequestRefused, UsageError
 from queuectl.jobspec import fields_of_options
 from queuectl.protocol import (
+    ID_CHARS_MAX,
     LIST_JOBS_MAX,
     SEARCH_CHARS_MAX,
     Act,
@@ -197,8 +198,8 @@ def span_ms(name: str, value: float | str) -> int:
 # --- described ----------------------------------------------------------------------------------
 
 FILTERS = (
-    Parameter(name="queue", help="Only jobs of this queue.", example="default"),
-    Parameter(name="user", help="Only jobs of this account: for admins.", example="alice"),
+    Parameter(name="queue", help="Only jobs of this queue.", most=ID_CHARS_MAX, example="default"),
+    Parameter(name="user", help="Only jobs of this account: for admins.", most=64, example="alice"),
     Parameter(
         name="search",
         help="Only jobs with this text in their id, command or script name, in any case.",
@@ -277,7 +278,6 @@ OPERATIONS = (
             },
         ),
         answers=(Answer(help="What was done.", type=shapes.ActedOn),),
-        refusals=(415,),
     ),
     Operation(
         method="GET",
@@ -300,7 +300,7 @@ OPERATIONS = (
             examples={"number": {"priority": -5}, "name": {"priority": "low"}},
         ),
         answers=_JOB,
-        refusals=(404, 409, 415),
+        refusals=(404, 409),
     ),
     _on_one("cancel", "Cancel a job. A running one is ended: SIGTERM, then SIGKILL.", cancel),
     _on_one("retry", "Start a dead, cancelled or failed job again, now.", retry),

@@ -306,7 +306,6 @@ _WORKERS = (
             type=shapes.StartFields, examples={"one": {}, "two": {"count": 2}}, required=False
         ),
         answers=(Answer(help="The workers.", type=shapes.WorkerList),),
-        refusals=(415,),
     ),
     Operation(
         method="POST",
@@ -319,7 +318,6 @@ _WORKERS = (
             type=shapes.StopFields, examples={"drain": {}, "now": {"now": True}}, required=False
         ),
         answers=(Answer(help="The workers.", type=shapes.WorkerList),),
-        refusals=(415,),
     ),
 )
 
@@ -354,7 +352,7 @@ _QUEUES = (
             examples={"limit": {"concurrency": 2}, "no limit": {"concurrency": None}},
         ),
         answers=_QUEUE,
-        refusals=(404, 415),
+        refusals=(404,),
     ),
     Operation(
         method="DELETE",
@@ -418,7 +416,7 @@ _CONFIG = (
             type=shapes.SettingFields, examples={"number": {"value": 3}, "text": {"value": "3"}}
         ),
         answers=_SETTING,
-        refusals=(404, 415),
+        refusals=(404,),
     ),
     Operation(
         method="DELETE",
@@ -461,7 +459,7 @@ _WHOLE = (
             examples={"all": {"ids": ["17"], "timeout": "1s"}},
         ),
         answers=(Answer(help="Those that finished.", type=shapes.JobList),),
-        refusals=(404, 415, 504),
+        refusals=(404, 504),
     ),
 )
 

@@ -15,13 +15,16 @@ X-Forwarded-Proto, and nobody else may connect. The proxy passes Host on as it c
 """
 
 import ipaddress
+from collections.abc import Iterable
+from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from queuectl.web.configuration import Configuration, Network, host_in_url
 from queuectl.web.refusals import Refusal
 
+#: Where in an ASGI scope its Arrival is.
+ARRIVAL: Final = "queuectl.arrival"
 #: What changes nothing (RFC 9110 9.2.1). No route answers OPTIONS: there is no CORS.
 LOOKS = frozenset({"GET", "HEAD", "OPTIONS"})
 CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -34,6 +37,33 @@ HEADERS_MAX = 100
 HEAD_BYTES_MAX = 32_768
 
 
+class RequestHeaders:
+    """
+    A request's headers, by lower-case name. Each request asks for a dozen: so they are in a dict.
+    """
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self._values: dict[str, list[str]] = {}
+        for name, value in raw:
+            self._values.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+
+    def get(self, name: str, default: str = "") -> str:
+        """
+        Return the first value, or *default*.
+        """
+        values = self._values.get(name)
+        return values[0] if values else default
+
+    def all(self, name: str) -> list[str]:
+        """
+        Return every value.
+        """
+        return self._values.get(name, [])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+
 class Arrival:
     """
     What the headers of a request or WebSocket say. Raises Refusal if a proxy was to be asked.
@@ -41,7 +71,7 @@ class Arrival:
 
     def __init__(self, scope: Scope, configuration: Configuration) -> None:
         self.scope = scope
-        self.headers = Headers(scope=scope)
+        self.headers = RequestHeaders(scope["headers"])
         self.path: str = scope["path"]
         self.is_websocket = scope["type"] == "websocket"
         self.method: str = scope.get("method", "GET")
@@ -63,14 +93,14 @@ class Arrival:
         """
         The origin that pages of this gateway have, as the sender of this request names it.
         """
-        return f"{self.scheme}://{self.headers.get('host', '').lower()}"
+        return f"{self.scheme}://{self.headers.get('host').lower()}"
 
     def _believe(self, proxies: tuple[Network, ...]) -> None:
         if not _is_in(self.address, proxies):
             raise Refusal(403, "denied", f"{self.address} is not the proxy that this is behind")
         hops = [
             each.strip()
-            for value in self.headers.getlist("x-forwarded-for")
+            for value in self.headers.all("x-forwarded-for")
             for each in value.split(",")
         ]
         # The last one that is no proxy of ours: what stands before it anybody may have written.
@@ -130,7 +160,7 @@ def check_host(arrival: Arrival, hosts: frozenset[str]) -> None:
     """
     Refuse what names another host.
     """
-    named = arrival.headers.getlist("host")
+    named = arrival.headers.all("host")
     if len(named) != 1 or named[0].lower() not in hosts:
         raise Refusal(
             421,
@@ -147,8 +177,8 @@ def check_origin(arrival: Arrival) -> None:
     Refuse what a page of another origin made a browser send.
     """
     headers = arrival.headers
-    origins = headers.getlist("origin")
-    sites = headers.getlist("sec-fetch-site")
+    origins = headers.all("origin")
+    sites = headers.all("sec-fetch-site")
     if arrival.changes:
         foreign = any(each.lower() != arrival.origin for each in origins)
         if foreign or any(each not in ("same-origin", "none") for each in sites):

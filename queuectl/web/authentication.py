@@ -27,8 +27,8 @@ async def identify(gateway: Gateway, arrival: Arrival) -> Visitor:
     """
     Return who sent a request. Raises Refusal.
     """
-    authorization = arrival.headers.get("authorization")
-    if authorization is not None:
+    if "authorization" in arrival.headers:
+        authorization = arrival.headers.get("authorization")
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise Refusal(401, "denied", "Authorization: must be Bearer TOKEN", CHALLENGE)
@@ -37,7 +37,7 @@ async def identify(gateway: Gateway, arrival: Arrival) -> Visitor:
     if session is not None:
         return await visitor(gateway, session.token, session, arrival.address)
     page = not arrival.changes and not arrival.path.startswith("/api/")
-    if page and "text/html" in arrival.headers.get("accept", ""):
+    if page and "text/html" in arrival.headers.get("accept"):
         raise Refusal(303, "denied", "log in", {"Location": login_url(arrival)})
     raise Refusal(401, "denied", "no token: send Authorization: Bearer TOKEN, or log in", CHALLENGE)
 
@@ -46,8 +46,10 @@ def session_of(gateway: Gateway, arrival: Arrival) -> Session | None:
     """
     Return the session of a request's cookie; None without one that is good.
     """
-    cookies = cookie_parser(arrival.headers.get("cookie", ""))
-    secret = cookies.get(cookie_name(arrival.scheme, arrival.headers.get("host", "")))
+    if "cookie" not in arrival.headers:
+        return None
+    cookies = cookie_parser(arrival.headers.get("cookie"))
+    secret = cookies.get(cookie_name(arrival.scheme, arrival.headers.get("host")))
     if secret is None or (arrival.is_websocket and "origin" not in arrival.headers):
         return None  # A browser that opens a WebSocket says for which page.
     return gateway.sessions.find(secret, gateway.clock())
@@ -94,7 +96,7 @@ async def _open_link(gateway: Gateway, token: str | None, address: str) -> Link:
             wait = {"Retry-After": str(int(seconds) + 1)}
             raise Refusal(429, "try_later", "too many failures: wait a little", wait)
     try:
-        if token is not None:
+        if token is not None and not known:
             id_of(token)
         return await gateway.open_link(token)
     except (RequestRefused, UsageError) as error:

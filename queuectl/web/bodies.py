@@ -81,7 +81,7 @@ def _check_type(arrival: Arrival) -> int:
     Return how long a body of its type may be.
     """
     headers = arrival.headers
-    given = headers.get("content-type", "").partition(";")[0].strip().lower()
+    given = headers.get("content-type").partition(";")[0].strip().lower()
     form = is_form(arrival)
     encoding = headers.get("content-encoding", "identity").lower()
     if encoding != "identity" or not (form or given in JSON_TYPES):
@@ -93,7 +93,7 @@ def is_form(arrival: Arrival) -> bool:
     """
     Whether it is a form of a page. The API takes none.
     """
-    given = arrival.headers.get("content-type", "").partition(";")[0].strip().lower()
+    given = arrival.headers.get("content-type").partition(";")[0].strip().lower()
     return given == FORM_TYPE and not arrival.path.startswith("/api/")
 
 

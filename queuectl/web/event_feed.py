@@ -113,15 +113,20 @@ class EventFeed(Feed[Batch]):
         #: Tells the numbers of this feed from those of any other.
         self.name = secrets.token_hex(4)
 
+    def id_before(self, number: int) -> str:
+        """
+        Return the id of the event after which batch *number* comes.
+        """
+        return f"{self.name}:{number}"
+
     def number_after(self, event_id: str) -> int | None:
         """
-        Return the number of what follows the event of that id; None if that is not kept.
+        Return the number of what comes after the event of that id; None if that is not kept.
         """
         name, _, number = event_id.partition(":")
-        if name != self.name or not number.isdecimal() or len(number) > 15:
+        if name != self.name or not number.isascii() or not number.isdecimal() or len(number) > 15:
             return None
-        following = int(number) + 1
-        return following if self.first <= following <= self.next else None
+        return int(number) if self.first <= int(number) <= self.next else None
 
     async def follow(
         self, filtered: Filter, number: int

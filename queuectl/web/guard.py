@@ -16,11 +16,11 @@ Every answer, refusals included, leaves with the headers that tell browsers to b
 
 import asyncio
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from queuectl.web import bodies
 from queuectl.web.arrival import (
+    ARRIVAL,
     CHANGES,
     LOOKS,
     Arrival,
@@ -53,14 +53,19 @@ STRICT_HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",  # What frame-ancestors says, for browsers that do not know it.
-    # Others are told nothing. Under no-referrer browsers send our own forms with `Origin: null`.
+    # Not no-referrer, with which a browser's forms come from the origin `null`.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 #: What a gateway with TLS says to browsers: never come without.
-HSTS = "max-age=31536000"
+HSTS = {"Strict-Transport-Security": "max-age=31536000"}
+
+_STRICT = [(name.lower().encode(), value.encode()) for name, value in STRICT_HEADERS.items()]
+_STRICT_TLS = [
+    (name.lower().encode(), value.encode()) for name, value in (STRICT_HEADERS | HSTS).items()
+]
 
 
 class Guard:
@@ -143,6 +148,7 @@ class Guard:
                 _check_csrf(session, arrival, body)
             del body
             scope = arrival.scope
+            scope[ARRIVAL] = arrival
             scope["client"] = (arrival.address, 0)
             kind = "ws" if arrival.is_websocket else "http"
             scope["scheme"] = arrival.scheme.replace("http", kind)
@@ -204,16 +210,15 @@ def _strict(send: Send, scheme: str, path: str) -> Send:
     """
     # What is shown to one visitor is for nobody else, and not for later; what pages are made of may
     # be kept, and is asked for again by its tag.
-    cached = "no-cache" if path.startswith("/static/") else "no-store"
+    cached = b"no-cache" if path.startswith("/static/") else b"no-store"
+    added = _STRICT_TLS if scheme == "https" else _STRICT
 
     async def strict(message: Message) -> None:
         if message["type"] in ("http.response.start", "websocket.http.response.start"):
-            headers = MutableHeaders(scope=message)
-            for name, value in STRICT_HEADERS.items():
-                headers[name] = value
-            if scheme == "https":
-                headers["Strict-Transport-Security"] = HSTS
-            headers.setdefault("Cache-Control", cached)
+            headers = [*message.get("headers", ()), *added]
+            if not any(name == b"cache-control" for name, _ in headers):
+                headers.append((b"cache-control", cached))
+            message = {**message, "headers": headers}
         await send(message)
 
     return strict
@@ -225,7 +230,7 @@ def _is_open(path: str) -> bool:
 
 def _check_csrf(session: Session, arrival: Arrival, body: bytes) -> None:
     given = arrival.headers.get("x-csrf-token")
-    if given is None and bodies.is_form(arrival):
+    if not given and bodies.is_form(arrival):
         given = bodies.form_field(body, "csrf_token")
     if arrival.is_websocket:
         return  # Its Origin was checked, and no browser can be made to leave that out.

@@ -47,7 +47,7 @@ from queuectl.protocol import (
     decoder,
     encode,
 )
-from queuectl.tokens import check_taken
+from queuectl.tokens import ListTokens, check_taken
 
 R = TypeVar("R", bound=Message)
 
@@ -68,7 +68,7 @@ _RECEIVE_BYTES = 256 << 10
 #: What msgspec raises for bytes that are no such message. Text and nesting have their own errors.
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 #: Requests that change nothing: asked again when the answer was lost.
-_LOOKS = (GetConfig, List, ListQueues, ListWorkers, Show, Status)
+_LOOKS = (GetConfig, List, ListQueues, ListTokens, ListWorkers, Show, Status)
 
 _decode_envelope = decoder(Envelope).decode
 _decode_greeting = decoder(Welcome, Refused).decode

@@ -152,13 +152,13 @@ async def event_frames(connection: HTTPConnection) -> Frames:
         async with gateway.hub.events(visitor) as feed:
             number, after = _event_number(connection, feed)
             yield None
-            yield Frame("ready", b"{}", f"{feed.name}:{number - 1}")
+            yield Frame("ready", b"{}", feed.id_before(number))
             if after is not None:
                 yield Frame("missed", encode(MissedChanges(missed_count=None)))
             async with aclosing(feed.follow(filtered, number)) as items:
                 async for item in items:
                     if isinstance(item, Changes):
-                        yield Frame("changed", item.told, f"{feed.name}:{item.number}")
+                        yield Frame("changed", item.told, feed.id_before(item.number + 1))
                     elif isinstance(item, MissedChanges):
                         yield Frame("missed", encode(item))
                     elif isinstance(item, End):

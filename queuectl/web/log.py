@@ -39,6 +39,9 @@ VALUE_CHARS_MAX = 500
 SERVER_LINES_MAX = 50
 SERVER_LINE_SECONDS = 1.0
 
+#: A fault to uvicorn, but none: a WebSocket that was answered with a refusal instead.
+_REFUSED = "ASGI callable returned without completing handshake."
+
 _LENGTH = struct.Struct("<Q")
 
 log: Any = structlog.get_logger()
@@ -106,9 +109,9 @@ class _ToStructlog(logging.Handler):
         self._lines = Allowance(SERVER_LINES_MAX, SERVER_LINE_SECONDS)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self._lines.take(time.monotonic()):
-            return
         text = record.getMessage().strip()
+        if text == _REFUSED or not self._lines.take(time.monotonic()):
+            return
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             trace, where = error.__traceback__, "?"
@@ -130,10 +133,14 @@ def _journal_writer() -> Any:
 
 
 def _cut_values(_log: Any, _level: str, event: Any) -> Any:
-    for key, value in event.items():
-        if isinstance(value, str) and len(value) > VALUE_CHARS_MAX:
-            event[key] = value[:VALUE_CHARS_MAX] + "…"
-    return event
+    """
+    Leave out what is not known, and cut what is too long.
+    """
+    return {
+        key: value[:VALUE_CHARS_MAX] if isinstance(value, str) else value
+        for key, value in event.items()
+        if value is not None
+    }
 
 
 def _entry(_log: Any, level: str, event: Mapping[str, Any]) -> bytes:
@@ -149,7 +156,7 @@ def _entry(_log: Any, level: str, event: Mapping[str, Any]) -> bytes:
         "PRIORITY": PRIORITIES[level],
         "SYSLOG_IDENTIFIER": "queuectl-web",
         "QUEUECTL_EVENT": name,
-        **{key: value for key, value in fields.items() if value is not None},
+        **fields,
     }
     packed = bytearray()
     for key, value in entry.items():

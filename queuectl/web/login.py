@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from queuectl.web.arrival import Arrival
+from queuectl.web.arrival import ARRIVAL, Arrival
 from queuectl.web.authentication import cookie_name, session_of, visitor
 from queuectl.web.bodies import form_field
 from queuectl.web.gateway import Gateway, token_id
@@ -79,8 +79,8 @@ async def open_link(request: Request) -> Response:
     if request.method != "GET" or "prefetch" in ahead:
         return Response(status_code=204)
     if not gateway.sessions.use_link(request.path_params["key"], gateway.clock()):
+        # Not counted as a failure: nobody guesses a key, and the daemon was not asked.
         log.warning("web_login_refused", address=address, reason="no good one-time link")
-        gateway.throttle.failed(address, gateway.clock())
         error = "This link was used already, or its time is up: log in with a token."
         return _form(request, HOME, status=401, error=error)
     log.info("web_login", address=address, link=True)
@@ -92,8 +92,7 @@ async def log_out(request: Request) -> Response:
     End the session of the request's cookie.
     """
     gateway: Gateway = request.app.state.gateway
-    arrival = Arrival(request.scope, gateway.configuration)
-    session = session_of(gateway, arrival)
+    session = visitor_of(request).session
     if session is not None:
         gateway.sessions.end(session)
         log.info("web_logout", token=token_id(session.token), address=_address(request))
@@ -120,6 +119,9 @@ async def show_session(request: Request) -> Response:
 
 def _begin(request: Request, response: Response, token: str | None) -> Response:
     gateway: Gateway = request.app.state.gateway
+    before = session_of(gateway, request.scope[ARRIVAL])
+    if before is not None:
+        gateway.sessions.end(before)
     secret, _ = gateway.sessions.begin(token, gateway.clock())
     response.set_cookie(
         _cookie(request),
@@ -153,8 +155,10 @@ def _safe_target(target: str) -> str:
 
 
 def _cookie(request: Request) -> str:
-    return cookie_name(request.url.scheme, request.headers.get("host", ""))
+    arrival: Arrival = request.scope[ARRIVAL]
+    return cookie_name(arrival.scheme, arrival.headers.get("host"))
 
 
 def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
+    arrival: Arrival = request.scope[ARRIVAL]
+    return arrival.address

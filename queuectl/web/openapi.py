@@ -18,17 +18,21 @@ from queuectl.web.operations import JSON, Answer, Body, Operation, Parameter
 from queuectl.web.problems import MEDIA_TYPE, Problem
 
 _REF = "#/components/schemas/{name}"
-#: What every request can be refused with, and what it means.
-_ALWAYS = (400, 401, 403, 500, 501, 503)
+#: What every request can be refused with, what one with a body too, and what it means.
+_ALWAYS = (400, 401, 403, 414, 429, 500, 501, 503)
+_WITH_A_BODY = (408, 413, 415)
 _MEANINGS = {
     400: "A field or a parameter breaks a rule.",
     401: "No token, or none that is good for anything.",
     403: "Not for this account, or not for this token.",
     404: "There is no such job, attempt, queue or setting.",
+    408: "The body did not arrive in time.",
     409: "Wrong state, or an id that is taken.",
     413: "The request is too long.",
+    414: "The path and the query are too long.",
     415: "The body is of another type.",
     416: "There is no output in this range.",
+    429: "Too many refused tokens from this address; try again after Retry-After seconds.",
     500: "Not confirmed stored.",
     501: "The daemon is too old for it.",
     503: "No room now, or no daemon; try again after Retry-After seconds.",
@@ -113,6 +117,7 @@ def _places(path: str) -> list[dict[str, Any]]:
 
 
 def _operation(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any]:
+    refusals = {*_ALWAYS, *operation.refusals, *(_WITH_A_BODY if operation.body else ())}
     described: dict[str, Any] = {
         "operationId": operation.name,
         "tags": [operation.path.split("/")[1]],
@@ -124,7 +129,7 @@ def _operation(operation: Operation, schema_of: dict[str, Any]) -> dict[str, Any
         ],
         "responses": {
             **{str(each.status): _answer(each, schema_of) for each in operation.answers},
-            **{str(each): _refusal(each) for each in sorted({*_ALWAYS, *operation.refusals})},
+            **{str(each): _refusal(each) for each in sorted(refusals)},
         },
     }
     body = operation.body
@@ -184,7 +189,7 @@ def _refusal(status: int) -> dict[str, Any]:
         "description": _MEANINGS.get(status, HTTPStatus(status).phrase),
         "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name=Problem.__name__)}}},
     }
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         described["headers"] = {
             "Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}
         }

@@ -39,6 +39,9 @@ FLOOD_SECONDS = 0.1
 #: How long a daemon that hangs up, or has no room, is left alone.
 RETRY_SECONDS = 0.5
 
+#: How the first byte of a character of so many bytes begins.
+_LEADS = {2: 0b110, 3: 0b1110, 4: 0b11110}
+
 Position = tuple[int, int]
 
 
@@ -170,12 +173,9 @@ def incomplete_bytes(data: bytes) -> int:
     """
     for back in range(1, min(len(data), 3) + 1):
         byte = data[-back]
-        if byte & 0xC0 == 0x80:  # In the middle of a character.
-            continue
-        length = (
-            2 if byte & 0xE0 == 0xC0 else 3 if byte & 0xF0 == 0xE0 else 4 if byte >= 0xF0 else 1
-        )
-        return back if length > back else 0
+        if byte >> 6 != 0b10:  # Not in the middle of a character.
+            length = next((n for n, lead in _LEADS.items() if byte >> 7 - n == lead), 1)
+            return back if length > back else 0
     return 0
 
 

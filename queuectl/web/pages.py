@@ -45,7 +45,7 @@ _CHANGES = {
     "/workers/act": act_on_workers,
     "/queues/act": act_on_queue,
     "/settings": change_setting,
-    "/tokens/act": act_on_tokens,
+    "/tokens": act_on_tokens,
     "/enqueue": make_jobs,
 }
 

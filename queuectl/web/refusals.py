@@ -4,26 +4,12 @@ would be right, as `application/problem+json` (RFC 9457).
 """
 
 from collections.abc import Mapping
+from http import HTTPStatus
 
-from msgspec import json
+from msgspec.json import encode
 from starlette.types import Scope, Send
 
-PROBLEM_TYPE = b"application/problem+json"
-TITLES = {
-    303: "See Other",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    413: "Content Too Large",
-    414: "URI Too Long",
-    415: "Unsupported Media Type",
-    421: "Misdirected Request",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    503: "Service Unavailable",
-}
+from queuectl.web.problems import MEDIA_TYPE, Problem
 
 
 class Refusal(Exception):
@@ -44,15 +30,8 @@ class Refusal(Exception):
         """
         Return the problem as JSON.
         """
-        return json.encode(
-            {
-                "type": "about:blank",
-                "title": TITLES[self.status],
-                "status": self.status,
-                "code": self.code,
-                "detail": self.detail,
-            }
-        )
+        title = HTTPStatus(self.status).phrase
+        return encode(Problem(title=title, status=self.status, code=self.code, detail=self.detail))
 
 
 async def answer(refusal: Refusal, scope: Scope, send: Send) -> None:
@@ -61,7 +40,7 @@ async def answer(refusal: Refusal, scope: Scope, send: Send) -> None:
     """
     body = refusal.body()
     headers = [
-        (b"content-type", PROBLEM_TYPE),
+        (b"content-type", MEDIA_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
         *((name.lower().encode(), value.encode()) for name, value in refusal.headers.items()),
     ]

@@ -1,7 +1,8 @@
 """
 What holds between jobs and indices whatever happened.
 
-- every job is counted once under its state, over all, in its queue and for its account;
+- every job is counted once under its state: over all, for its account, and for that in its queue,
+  which has no counts of an account that has no jobs there;
 - every pending job has a live entry in the line of its account and queue, which counts it; no line
   is without jobs, and the accounts that wait are those with lines;
 - every scheduled or failed job has a live timer, and so has a processing one with a deadline until
@@ -23,12 +24,12 @@ def validate(state: State) -> None:
     Assert every invariant between jobs and indices. Tests call it after each step.
     """
     counts: dict[JobState, int] = dict.fromkeys(JOB_STATES, 0)
-    by_queue: dict[tuple[str, JobState], int] = {}
+    by_pair: dict[tuple[str, int | None, JobState], int] = {}
     env_jobs = dict.fromkeys(state.environments, 0)
     for job in state.jobs.values():
         counts[job.state] += 1
-        key = (job.queue.name, job.state)
-        by_queue[key] = by_queue.get(key, 0) + 1
+        key = (job.queue.name, job.owner, job.state)
+        by_pair[key] = by_pair.get(key, 0) + 1
         spec = state.spec(job)
         assert spec.number == job.number
         env_jobs[spec.env_id] += 1
@@ -38,10 +39,13 @@ def validate(state: State) -> None:
     assert counts == state.counts, (counts, state.counts)
     assert env_jobs == {key: env.jobs for key, env in state.environments.items()}
     for queue in state.queues.values():
-        assert queue.listed or any(queue.counts.values()), queue.name
-        for each in JOB_STATES:
-            have = queue.counts.get(each, 0)
-            assert have == by_queue.get((queue.name, each), 0), (queue.name, each)
+        assert queue.listed or queue.counts_of, queue.name
+        assert queue.running == queue.counts["processing"], queue.name
+        for owner, in_state in queue.counts_of.items():
+            assert any(in_state.values()), (queue.name, owner)
+            for each in JOB_STATES:
+                assert in_state[each] == by_pair.pop((queue.name, owner, each), 0), queue.name
+    assert not by_pair, by_pair
     assert len(state.by_name) == sum(state.spec(j).name is not None for j in state.jobs.values())
     assert set(state.order) >= set(state.jobs)
     assert list(state.order) == sorted(set(state.order))

@@ -16,6 +16,8 @@ attempt. An attempt whose end nobody saw ends as "lost"; whether it counts is no
 does, so that a job which kills its host ends in the dead letter queue.
 """
 
+from collections import defaultdict
+
 from msgspec import Struct
 
 from queuectl.views import JOB_STATES, JobState, RunEnd
@@ -34,12 +36,19 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 }
 
 
+def no_jobs() -> dict[JobState, int]:
+    """
+    Return a count of 0 for each state.
+    """
+    return dict.fromkeys(JOB_STATES, 0)
+
+
 class NamedQueue:
     """
     A named queue: jobs with a limit of their own on running ones.
     """
 
-    __slots__ = ("concurrency", "counts", "listed", "name", "paused")
+    __slots__ = ("concurrency", "counts_of", "listed", "name", "paused", "running")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -47,15 +56,21 @@ class NamedQueue:
         self.paused = False
         #: False after it was deleted, while finished jobs still name it.
         self.listed = False
-        #: How many of its jobs are in each state.
-        self.counts: dict[JobState, int] = dict.fromkeys(JOB_STATES, 0)
+        #: How many of its jobs are in each state, for each account that has some.
+        self.counts_of: defaultdict[int | None, dict[JobState, int]] = defaultdict(no_jobs)
+        #: How many of its jobs are processing.
+        self.running = 0
 
     @property
-    def running(self) -> int:
+    def counts(self) -> dict[JobState, int]:
         """
-        How many of its jobs are processing.
+        How many of its jobs are in each state.
         """
-        return self.counts["processing"]
+        sums = no_jobs()
+        for counts in self.counts_of.values():
+            for state, count in counts.items():
+                sums[state] += count
+        return sums
 
     @property
     def may_start(self) -> bool:

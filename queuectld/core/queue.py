@@ -56,9 +56,11 @@ from queuectld.core.records import (
     store,
 )
 from queuectld.core.refusal import Refusal
+from queuectld.core.retention import next_expiry, take_expired
 from queuectld.core.retry import backoff_ms
 from queuectld.core.starting import start_run
 from queuectld.core.state import State
+from queuectld.core.tallies import Tallies
 
 # Timers handled in one turn: 100,000 jobs due at once must not stall requests. The next turn
 # follows at once.
@@ -78,6 +80,7 @@ class Queue:
 
     def __init__(self, *, random: Callable[[], float], durable: bool = True) -> None:
         self.state = State()
+        self.tallies = Tallies()
         self.durable = durable
         self.cpu_count = 1
         self.version = ""
@@ -121,6 +124,8 @@ class Queue:
         the records before performing any of the effects.
         """
         self._records, self._effects, self.stored = [], [], []
+        if now >= self.tallies.minute_ends_at:
+            self.tallies.end_minutes(self.state, now)
         self._handlers[type(event)](event, now)
         self._fill_slots(now)
         return self._records, self._effects
@@ -139,7 +144,7 @@ class Queue:
             return 0
         due = self.state.timers.head(self.state.is_due)
         due_at = None if due is None else due[0]
-        deadlines = due_at, self._next_expiry(), self.state.tokens.next_expiry()
+        deadlines = due_at, next_expiry(self.state), self.state.tokens.next_expiry()
         return min((at for at in deadlines if at is not None), default=None)
 
     def validate(self) -> None:
@@ -192,6 +197,8 @@ class Queue:
         priority = job.priority if priority is None else priority
         if attempts_before is None:
             attempts_before = job.attempts_before
+        if state == "cancelled":
+            self.tallies.cancelled(job)
         self.record(JobMoved(job.number, now, state, due_at, priority, attempts_before, why))
 
     def stop(self, job: Job, why: RunEnd, now: int) -> None:
@@ -234,6 +241,7 @@ class Queue:
         for job in jobs:
             env_id = self.state.spec(job).env_id
             attempts = [run.attempt for run in job.runs or ()]
+            self.tallies.forgotten(job)
             self.record(JobForgotten(job.number))
             if attempts:
                 self.do(DeleteOutput(job.number, attempts))
@@ -270,6 +278,7 @@ class Queue:
         timeout_ms = self.state.spec(job).timeout_ms or self.state.setting("job_timeout")
         due_at = now + timeout_ms if timeout_ms else 0
         attempt = job.attempt + 1
+        self.tallies.started(job, now)
         self.record(RunStarted(job.number, now, attempt, slot, self.state.epoch, due_at))
         self.do(start_run(self.state, job))
 
@@ -327,6 +336,7 @@ class Queue:
         elif refused.passing and job.attempt < ATTEMPTS_MAX:
             state, due_at = "failed", now + START_AGAIN_MS
         error = refused.error if refused else describe_end(end, event, now - run.started_at)
+        self.tallies.ended(job, end, state, now - run.started_at)
         outcome = (state, due_at, job.attempts_before + (not counts))
         self.record(ended(job.number, run, now, end, outcome, event, error))
 
@@ -457,31 +467,8 @@ class Queue:
                 self.stop(job, "timeout", now)
             else:
                 self.do(SignalRun(job.number, job.attempt, signal.SIGKILL))
-        self._expire(now)
+        self.forget(take_expired(self.state, now, DUE_JOBS_MAX))
         token_requests.expire(self, now)
-
-    def _next_expiry(self) -> int | None:
-        head = self.state.finished.head(self.state.is_finished)
-        if head is None:
-            return None
-        if self.state.expiring_count > self.state.setting("retention_count"):
-            return 0
-        return head[0] + int(self.state.setting("retention"))
-
-    def _expire(self, now: int) -> None:
-        """
-        Forget completed and cancelled jobs that are too old or too many. Dead ones stay.
-        """
-        victims: list[Job] = []
-        excess = self.state.expiring_count - self.state.setting("retention_count")
-        oldest_at = now - self.state.setting("retention")
-        while len(victims) < DUE_JOBS_MAX:
-            head = self.state.finished.head(self.state.is_finished)
-            if head is None or (head[0] > oldest_at and len(victims) >= excess):
-                break
-            self.state.finished.pop()
-            victims.append(self.state.jobs[head[1]])
-        self.forget(victims)
 
     # --- requests ---------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from queuectl.editing import Edit
+from queuectl.measures import GetHistory
 from queuectl.protocol import (
     LIST_JOBS_MAX,
     SEARCH_CHARS_MAX,
@@ -42,7 +43,7 @@ from queuectl.settings import canonical, check
 from queuectl.tokens import CreateToken, ListTokens, RevokeToken
 from queuectl.views import FINISHED_STATES, JobError
 from queuectl.watching import Watch
-from queuectld.core import named_queues, selection, token_requests, views
+from queuectld.core import measuring, named_queues, selection, token_requests, views
 from queuectld.core.actions import act, edit
 from queuectld.core.admission import (
     admit,
@@ -409,6 +410,7 @@ HANDLERS: dict[type, Callable[["Queue", int, Any, int], None]] = {
     ListQueues: named_queues.show,
     SetQueue: named_queues.change,
     DeleteQueue: named_queues.delete,
+    GetHistory: measuring.show_history,
     CreateToken: token_requests.create,
     ListTokens: token_requests.show,
     RevokeToken: token_requests.revoke,

@@ -6,6 +6,7 @@ own jobs, and what is for admins stays for admins.
 """
 
 from queuectl.editing import Edit
+from queuectl.measures import GetHistory, GetMetrics
 from queuectl.protocol import (
     Act,
     DeleteQueue,
@@ -43,6 +44,8 @@ SCOPE_OF: dict[type[Message], Scope | None] = {
     ListQueues: "read",
     ListTokens: "read",
     Watch: "read",
+    GetMetrics: "read",
+    GetHistory: "read",
     Enqueue: "submit",
     Act: "manage",
     Edit: "manage",

@@ -281,17 +281,19 @@ class State:
         """
         state, queue = job.state, job.queue
         self.counts[state] -= 1
-        queue.counts[state] -= 1
+        queue.counts_of[job.owner][state] -= 1
         share.counts[state] -= 1
         if state == "pending":
             self.shares.leave(share, queue)
-        else:
-            del self.members[state][job.number]
+            return
+        del self.members[state][job.number]
+        if state == "processing":
+            queue.running -= 1
 
     def _enter(self, job: Job, share: Share) -> None:
         state, queue, number = job.state, job.queue, job.number
         self.counts[state] += 1
-        queue.counts[state] += 1
+        queue.counts_of[job.owner][state] += 1
         share.counts[state] += 1
         if state == "pending":
             self.shares.join(share, queue, job.priority, number, self.is_ready)
@@ -303,7 +305,10 @@ class State:
                 self.finished.push(job.updated_at, number)
                 if len(self.finished) > 2 * self.expiring_count + 1024:
                     self.finished.rebuild(self.is_finished)
-        elif job.due_at and state in TIMED_STATES:
+            return
+        if state == "processing":
+            queue.running += 1
+        if job.due_at and state in TIMED_STATES:
             self._watch(job)
 
     def _watch(self, job: Job) -> None:
@@ -412,6 +417,8 @@ class State:
         environment = self.environments.get(spec.env_id)
         if environment is not None:
             environment.jobs -= 1
+        if not any(job.queue.counts_of[job.owner].values()):
+            del job.queue.counts_of[job.owner]
         self._drop_if_unused(job.queue)
         if len(self.order) > 2 * len(self.jobs) + 1024:
             self.order = array("Q", (number for number in self.order if number in self.jobs))
@@ -448,7 +455,7 @@ class State:
 
     def _drop_if_unused(self, queue: NamedQueue) -> None:
         # Listing them looks at every queue, so deleted ones must not pile up.
-        if not queue.listed and not any(queue.counts.values()):
+        if not queue.listed and not queue.counts_of:
             del self.queues[queue.name]
 
     def _slots_changed(self, record: SlotsChanged) -> None:

@@ -32,7 +32,8 @@ class Committer:
         self.busy = False
         #: When the task was handed over, monotonic seconds.
         self.busy_since_s = 0.0
-        #: Whether the last task took no longer than QUICK_S_MAX.
+        #: How long the last task took, and whether that was no longer than QUICK_S_MAX.
+        self.span_s = 0.0
         self.is_quick = False
         self._tasks: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
         self._results: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
@@ -90,4 +91,5 @@ class Committer:
         except BaseException as error:
             return None, error
         finally:
-            self.is_quick = time.monotonic() - begun_s <= QUICK_S_MAX
+            self.span_s = time.monotonic() - begun_s
+            self.is_quick = self.span_s <= QUICK_S_MAX

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from queuectl.protocol import Refused, Status
+from queuectl.protocol import Refused
 from queuectld.core.effects import (
     AckExit,
     DeleteOutput,
@@ -30,13 +30,7 @@ from queuectld.core.effects import (
     StartRun,
     StopDaemon,
 )
-from queuectld.core.events import (
-    ClockStepped,
-    Event,
-    Requested,
-    StorageChanged,
-    TimerFired,
-)
+from queuectld.core.events import ClockStepped, Event, Requested, StorageChanged, TimerFired
 from queuectld.core.queue import Queue
 from queuectld.core.refusal import Refusal
 from queuectld.core.requests import refused
@@ -50,10 +44,12 @@ from queuectld.runtime.gathering import LOOKS, Gathering, is_look
 from queuectld.runtime.housekeeping import Housekeeping
 from queuectld.runtime.job_log import JobLog
 from queuectld.runtime.lookups import look_up
+from queuectld.runtime.meters import Meters
 from queuectld.runtime.output import OutputStore
+from queuectld.runtime.reports import REPORTS
 from queuectld.runtime.runner_link import RunnerLink
 from queuectld.runtime.server import Server
-from queuectld.runtime.status import status_line, status_report
+from queuectld.runtime.status import status_line
 from queuectld.runtime.systemd import ServiceManager
 from queuectld.runtime.telling import TELLING, Telling
 
@@ -103,6 +99,7 @@ class Daemon:
         self.failed = False
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[int], None]] = {}
+        self.meters = Meters()
         self.committer = Committer()
         self.watch(self.committer.wake_fd, self._committed)
         self.output = OutputStore(f"{state_dir}/output")
@@ -112,6 +109,7 @@ class Daemon:
         self.server: Server | None = None
         self.runner: RunnerLink | None = None
         self._stopping = False
+        self._turn_at = self.started_at
         self._events: list[Event] = []
         self._gathering = Gathering()
         #: The one batch that is on its way to the disk.
@@ -200,7 +198,7 @@ class Daemon:
         """
         Decide everything that happened, and hand it to the disk.
         """
-        now = self.clock.now()
+        now = self._turn_at = self.clock.now()
         while self._events:
             events, self._events = self._events, []
             for event in events:
@@ -227,6 +225,8 @@ class Daemon:
         Between the turns, so that what a turn is about does not wait for it.
         """
         now = self.clock.now()
+        if now != self._turn_at:
+            self.meters.turned(now - self._turn_at)
         due_at = None if self._crowded else self.queue.next_deadline()
         self._look_at_clocks(now, due_at)
         if self._events:
@@ -292,8 +292,8 @@ class Daemon:
         except Refusal as refusal:
             self.reply(event.client, refused(request.call, refusal))
             return False
-        if type(request) is Status:
-            self.reply(event.client, status_report(self, request.call, now, event.peer))
+        if (report := REPORTS.get(type(request))) is not None:
+            self.reply(event.client, report(self, request.call, now, event.peer))
             return False
         if self._crowded and not isinstance(request, LOOKS):
             message = "the disk of the journal is full; make room, then try again"
@@ -378,6 +378,7 @@ class Daemon:
             raise error
         else:
             self.housekeeping.committed()
+            self.meters.committed.append((len(batch.records), self.committer.span_s))
             # Starts first: a slot idles until then.
             for effect in batch.effects:
                 if type(effect) is StartRun:

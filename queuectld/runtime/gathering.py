@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from queuectl.measures import GetHistory, GetMetrics, History, Metrics
 from queuectl.protocol import JobDetail, Jobs, List, Refused, Show, Status, StatusReport
 from queuectld.core.effects import Effect, Reply
 from queuectld.core.records import Record
 
 # The requests that only look, which are all that is taken when too much waits for room.
-LOOKS = (Status, List, Show)
+LOOKS = (Status, List, Show, GetMetrics, GetHistory)
 # Answers that confirm nothing: they are given while a full disk holds everything else back.
-_LOOKING = (Refused, StatusReport, Jobs, JobDetail)
+_LOOKING = (Refused, StatusReport, Jobs, JobDetail, Metrics, History)
 
 
 class Gathering(Struct):

@@ -10,6 +10,7 @@ thousands of jobs, or all that is known of one. One of these is an account's who
 import select
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,34 +19,26 @@ from msgspec import MsgspecError
 from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
-from queuectl.editing import Edit
 from queuectl.framing import FrameTooLong
 from queuectl.messages import Request
 from queuectl.protocol import (
     PROTOCOL_VERSION,
-    Act,
     Enqueued,
     Envelope,
     Hello,
-    List,
-    ListQueues,
-    ListWorkers,
-    Logs,
     Output,
     Refused,
-    Show,
-    Wait,
     Welcome,
     encode,
 )
-from queuectl.tokens import ListTokens
-from queuectl.watching import Changed, Watch
+from queuectl.watching import Changed
 from queuectld.core.admission import excerpt, shorten
 from queuectld.core.peer import Peer
 from queuectld.runtime.connection import WRITE_BYTES_MAX, Connection
 from queuectld.runtime.deadlines import Deadlines
 from queuectld.runtime.greeting import Greeter
 from queuectld.runtime.listening import EXHAUSTED, NO_DESCRIPTOR, Listener, turn_away
+from queuectld.runtime.long_requests import LONG
 from queuectld.runtime.peers import PeerRefused, identify, peer_uid
 from queuectld.runtime.quotas import CLIENTS_MAX, Quotas, TooManyConnections
 
@@ -66,9 +59,6 @@ _decode_envelope = Decoder(Envelope).decode
 # What msgspec raises for bytes that are no message: nesting too deep and text that is not UTF-8
 # have exceptions of their own.
 _UNDECODABLE = (MsgspecError, RecursionError, UnicodeDecodeError)
-# Requests that may be about thousands of jobs, for which they take up to some 10 ms each, and those
-# whose answer may be long: what a connection has not read is looked at before each of them.
-_LONG = frozenset({Act, Edit, List, ListQueues, ListTokens, ListWorkers, Logs, Show, Wait, Watch})
 # Responses that do not end a request.
 _UNASKED = frozenset({Changed, Output, Welcome})
 _KNOWN_OPS = frozenset(request.__struct_config__.tag for request in Request.__args__)
@@ -105,7 +95,10 @@ class Server:
         self._noted: set[Connection] = set()
         self._deadlines = Deadlines()
         self._quotas = Quotas(user_connections_max)
-        self._turn = 1
+        #: Turns since the start, the one that is under way included.
+        self.turn_count = 1
+        #: Connections that were turned away, by the code of the refusal.
+        self.refused_counts: Counter[str] = Counter()
         self._next_client = 1
         #: When to accept connections again; None while they are accepted.
         self._accept_at: int | None = None
@@ -191,9 +184,9 @@ class Server:
         Begin the next turn: take requests that wait in a buffer, and accept connections again
         after descriptors had run out.
         """
-        self._turn += 1
+        self.turn_count += 1
         for connection in list(self._backlogged):
-            if connection.quota.requests_left(self._turn):
+            if connection.quota.requests_left(self.turn_count):
                 self._take_requests(connection)
                 self._update_events(connection)
         if self._accept_at == 0:
@@ -214,6 +207,13 @@ class Server:
         Connections at the moment.
         """
         return len(self._connections)
+
+    @property
+    def accepted_count(self) -> int:
+        """
+        Connections that were served since the start.
+        """
+        return self._next_client - 1
 
     def stop_listening(self) -> None:
         """
@@ -260,6 +260,7 @@ class Server:
                 message = "the daemon has no descriptor left for one more connection"
                 refused = Refused(code="try_later", message=message)
                 if error.errno in NO_DESCRIPTOR and self._listener.turn_one_away(refused):
+                    self.refused_counts[refused.code] += 1
                     continue
                 # Nothing is there to accept it with. It waits in the backlog, others are served.
                 self._unwatch(self._listener.fileno())
@@ -278,10 +279,10 @@ class Server:
             peer = self._identify(sock)
             quota = self._quotas.join(peer)
         except PeerRefused as error:
-            turn_away(sock, Refused(code="denied", message=str(error)))
+            self._turn_away(sock, "denied", str(error))
             return
         except TooManyConnections as error:
-            turn_away(sock, Refused(code="try_later", message=str(error)))
+            self._turn_away(sock, "try_later", str(error))
             return
         connection = Connection(sock, self._next_client, peer, quota)
         try:
@@ -294,11 +295,15 @@ class Server:
             # The kernel limits how many descriptors an account may have watched.
             self._quotas.leave(quota)
             message = f"the daemon cannot watch one more connection: {error.strerror}"
-            turn_away(sock, Refused(code="try_later", message=message))
+            self._turn_away(sock, "try_later", message)
             return
         self._next_client += 1
         self._connections[connection.client] = connection
         self._noted.add(connection)
+
+    def _turn_away(self, sock: socket.socket, code: str, message: str) -> None:
+        self.refused_counts[code] += 1
+        turn_away(sock, Refused(code=code, message=message))
 
     def _ready(self, connection: Connection, events: int) -> None:
         if events & select.EPOLLOUT:
@@ -333,7 +338,7 @@ class Server:
         reader, quota = connection.reader, connection.quota
         pending_bytes = reader.pending_bytes
         long = False
-        room = left = min(quota.requests_left(self._turn), REQUESTS_PER_TURN_MAX)
+        room = left = min(quota.requests_left(self.turn_count), REQUESTS_PER_TURN_MAX)
         try:
             while left and connection.may_ask:
                 frame = reader.next_frame()
@@ -384,7 +389,7 @@ class Server:
         else:
             connection.unanswered += 1
             self.handle(connection.client, request)
-            return type(request) in _LONG
+            return type(request) in LONG
         return False
 
     def _greet(self, connection: Connection, hello: Hello) -> None:

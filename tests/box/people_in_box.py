@@ -52,12 +52,23 @@ class Machine:
         """
         return [Said(*each) for each in self._do(person, commands=commands)["commands"]]
 
-    def ask(self, person: str, *requests: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    def ask(
+        self, person: str, *requests: dict[str, Any], token: str | None = None
+    ) -> list[list[dict[str, Any]]]:
         """
-        Make requests by hand, as somebody; return the answers to each.
+        Make requests by hand, as somebody or whom a token stands for; return the answers to each,
+        or the one refusal of the token.
         """
-        answers: list[list[dict[str, Any]]] = self._do(person, requests=requests)["requests"]
+        asked = {"requests": requests, "token": token}
+        answers: list[list[dict[str, Any]]] = self._do(person, **asked)["requests"]
         return answers
+
+    def token_of(self, person: str) -> str:
+        """
+        Have somebody make a token; return its text.
+        """
+        ((made,),) = self.ask(person, {"op": "token_create", "scopes": ["read"]})
+        return str(made["text"])
 
     def jobs_of_alice(self) -> dict[str, Any]:
         """

@@ -3,8 +3,9 @@ Runs inside a box, as somebody: what this account gets to see of the machine's q
 installed program and by requests made by hand.
 
 stdin is JSON: `commands`, a list of words each; `requests`, a list of maps for the protocol, all
-sent over one connection. stdout is JSON: for each command [exit code, stdout, stderr], for each
-request its answers, or what the client says when it cannot connect.
+sent over one connection, with the `token` if there is one. stdout is JSON: for each command
+[exit code, stdout, stderr], for each request its answers, or what the client says when it cannot
+connect.
 """
 
 import json
@@ -40,9 +41,9 @@ def run(words: list[str]) -> tuple[int, str, str]:
         return os.waitstatus_to_exitcode(status), *said
 
 
-def ask(requests: list[dict[str, Any]]) -> list[Any]:
+def ask(requests: list[dict[str, Any]], token: str | None) -> list[Any]:
     """
-    Send each request and return its answers.
+    Send each request and return its answers; where the token is refused, that refusal alone.
     """
     import socket
 
@@ -64,8 +65,12 @@ def ask(requests: list[dict[str, Any]]) -> list[Any]:
                 answer["data"] = answer["data"].decode(errors="replace")
             return answer
 
-        connection.sendall(pack_frame(msgpack.encode({"op": "hello", "protocol": 1})))
-        assert receive()["op"] == "welcome"
+        hello = {"op": "hello", "protocol": 1, "token": token}
+        connection.sendall(pack_frame(msgpack.encode(hello)))
+        greeting = receive()
+        if token is not None and greeting["op"] == "refused":
+            return [[greeting]]
+        assert greeting["op"] == "welcome"
         for call, request in enumerate(requests, 1):
             connection.sendall(pack_frame(msgpack.encode({**request, "call": call})))
             found = [receive()]
@@ -83,7 +88,8 @@ def main() -> None:
     os.chdir("/")
     answers = [list(run(words)) for words in asked.get("commands", [])]
     requests = asked.get("requests", [])
-    json.dump({"commands": answers, "requests": ask(requests) if requests else []}, sys.stdout)
+    answered = ask(requests, asked.get("token")) if requests else []
+    json.dump({"commands": answers, "requests": answered}, sys.stdout)
 
 
 main()

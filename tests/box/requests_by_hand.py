@@ -36,13 +36,18 @@ def lists_only(user: str) -> Check:
     return lambda answers: all(job["user"] == user for job in answers[0]["jobs"])
 
 
+def shows_only(user: str) -> Check:
+    return lambda answers: {token["user"] for token in answers[0]["tokens"]} <= {user}
+
+
 def acted_on_none(answers: list[dict[str, Any]]) -> bool:
     return (answers[0]["op"], answers[0]["ids"]) == ("acted", [])
 
 
-def by_hand(number: int, job_id: str) -> list[tuple[dict[str, Any], Check]]:
+def by_hand(number: int, job_id: str, token_id: str) -> list[tuple[dict[str, Any], Check]]:
     """
-    Return requests about a job of alice's that another member makes, and what is to come of it.
+    Return requests about a job and a token of alice's that another member makes, and what is to
+    come of it.
     """
     denied, not_found = is_refused("denied"), is_refused("not_found")
     cases: list[tuple[dict[str, Any], Check]] = [
@@ -64,6 +69,11 @@ def by_hand(number: int, job_id: str) -> list[tuple[dict[str, Any], Check]]:
         ({"op": "enqueue", "jobs": [{"command": "true", "user": "alice"}]}, denied),
         ({"op": "enqueue", "jobs": [{"command": "true", "user": "root"}]}, denied),
         ({"op": "enqueue", "jobs": [{"command": "true", "user": "bob"}]}, is_op("enqueued")),
+        ({"op": "token_create", "scopes": ["read"]}, is_op("token_created")),
+        ({"op": "token_create", "scopes": ["read"], "user": "alice"}, denied),
+        ({"op": "token_list"}, shows_only("bob")),
+        ({"op": "token_list", "user": "alice"}, shows_only("nobody")),
+        ({"op": "token_revoke", "id": token_id}, not_found),
         ({"op": "list", "limit": 1000}, lists_only("bob")),
         ({"op": "list", "states": ["completed", "dead"], "queue": "of-alice"}, lists_only("bob")),
         ({"op": "list", "before_number": number + 1, "queue": "of-alice"}, lists_only("bob")),
@@ -79,6 +89,7 @@ def by_hand(number: int, job_id: str) -> list[tuple[dict[str, Any], Check]]:
             ({"op": "watch", "ids": [text]}, not_found),
             ({"op": "list", "ids": [text]}, not_found),
             ({"op": "list", "after": text}, not_found),
+            ({"op": "edit", "select": {"ids": [text]}, "priority": -1}, errs("not_found")),
         ]
         cases += [
             ({"op": "act", "action": action, "select": {"ids": [text]}}, errs("not_found"))

@@ -61,6 +61,7 @@ MEMBERS = {
     "asks nobody": FOR_ALL,
     "its own": FOR_ALL,
     "yes": FOR_ALL,
+    "serves": FOR_ALL,
 }
 #: What of that asks nobody, so that who is no member may do it too.
 ASKS_NOBODY = ("asks nobody", "its own")
@@ -74,8 +75,10 @@ READY = {
     "dlq show": "dead",
     "dlq retry": "dead",
     "dlq purge": "dead",
+    "edit": "scheduled",
 }
-#: What is typed, where it is more than the row says. {job} is alice's job, {me} who asks.
+#: What is typed, where it is more than the row says. {job} is alice's job, {token} the id of one of
+#: her tokens, {me} who asks.
 TYPED = {
     "enqueue": "enqueue --hold true",
     "enqueue --priority 1": "enqueue --hold --priority 1 true",
@@ -100,7 +103,12 @@ TYPED = {
     "journal verify": "journal verify /var/lib/queuectl",
     "journal repair": "journal repair --truncate /var/lib/queuectl",
     "help": "help enqueue",
+    "edit": "edit --priority -1 {job}",
+    "web token create --user NAME": "web token create --user heidi",
+    "web token revoke": "web token revoke {token}",
 }
+#: What ends only when it is told to: tests/web.
+SERVES = {"web"}
 #: Commands that name a job.
 ABOUT_A_JOB = (
     *("logs", "logs --follow", "logs show", "wait", "cancel", "retry", "hold", "release"),
@@ -118,12 +126,12 @@ def plain(cell: str) -> str:
     return cell.replace("`", "")
 
 
-def words_of(row: str, job: str, me: str) -> list[str]:
+def words_of(row: str, job: str, me: str, token: str = "") -> list[str]:
     """
     Return what is typed for a row of the table.
     """
     typed = TYPED.get(row, row + " {job}" * (row in ABOUT_A_JOB))
-    return typed.format(job=job, me=me).split()
+    return typed.format(job=job, me=me, token=token).split()
 
 
 def names_a_job(row: str) -> bool:
@@ -153,7 +161,7 @@ def expected(row: list[str], person: str) -> int | None:
             return DONE
         return None if name in MAY_FIND_FAULTS else DENIED
     rule = rule_of(row[1])
-    others = person != "alice" and names_a_job(name)
+    others = person != "alice" and (names_a_job(name) or "{token}" in TYPED.get(name, ""))
     return rule.other if others or rule is REFUSED else rule.own
 
 
@@ -197,11 +205,13 @@ def test_the_table(machine: Machine, person: str) -> None:
     key = "id" if person == "alice" else "number"
     typed = []
     # Last what reaches all jobs, those for the other rows too.
-    rows = sorted(TABLE, key=lambda row: row_name(row) == "cancel --all")
+    rows = [row for row in TABLE if row_name(row) not in SERVES]
+    rows.sort(key=lambda row: row_name(row) == "cancel --all")
+    token_id = machine.token_of("alice").split("_")[1]
     for row in rows:
         name = row_name(row)
         job = str(jobs[name][key]) if name in jobs else ""
-        typed.append(words_of(name, job, person))
+        typed.append(words_of(name, job, person, token_id))
     for row, words, said in zip(rows, typed, machine.type(person, typed), strict=True):
         name, promised = row_name(row), expected(row, person)
         where = (person, words, said)
@@ -298,6 +308,30 @@ def test_output_in_the_journal(machine: Machine) -> None:
     assert re.search(r"attempt 1 started.*first.*second.*exit code 3", story, re.DOTALL), story
 
 
+def test_a_token_is_its_account_as_long_as_that_is_there(machine: Machine) -> None:
+    """
+    Whoever brings it, it shows its account's jobs, within the service's own confinement. It is
+    refused when the account leaves the group, is deleted, or its uid is given to somebody else.
+    """
+    box, look = machine.box, {"op": "list", "limit": 1000}
+    box.run("useradd", "-m", "-u", "4321", "-G", "queuectl", "judy")
+    machine.ask("judy", {"op": "enqueue", "jobs": [{"command": "true"}]})
+    token = machine.token_of("judy")
+
+    def shown(person: str) -> list[str]:
+        ((answer,),) = machine.ask(person, look, token=token)
+        return [job["user"] for job in answer["jobs"]] if "jobs" in answer else [answer["message"]]
+
+    assert shown("bob") == shown("root") == ["judy"]
+    box.run("gpasswd", "-d", "judy", "queuectl")
+    assert shown("bob") == ["the account judy is not in the group that may use this queue"]
+    box.run("userdel", "judy")
+    assert shown("bob") == ["there is no account with the id 4321"]
+    box.run("useradd", "-u", "4321", "-G", "queuectl", "mallory")
+    assert shown("bob") == ["the account judy has another name now, or its id is another's"]
+    assert machine.ask("mallory", {"op": "token_list"})[0][0]["tokens"][0]["user"] == "judy"
+
+
 # --- by hand ------------------------------------------------------------------------------------
 
 
@@ -306,7 +340,7 @@ def test_every_request_is_in_the_matrix() -> None:
     What is new in the protocol is tried by hand too.
     """
     known = {msgspec.inspect.type_info(each).tag for each in get_args(messages.Request)}
-    assert known == {request["op"] for request, _ in by_hand(1, "x")}
+    assert known == {request["op"] for request, _ in by_hand(1, "x", "0")}
 
 
 def test_every_row_of_the_table_means_something() -> None:
@@ -314,7 +348,8 @@ def test_every_row_of_the_table_means_something() -> None:
     Each cell's words are understood, each row has its case, and no case has lost its row.
     """
     names = [row_name(row) for row in TABLE]
-    assert TYPED.keys() | set(ABOUT_A_JOB) | SHOW_SECRETS | MAY_FIND_FAULTS <= set(names)
+    cases = TYPED.keys() | set(ABOUT_A_JOB) | SHOW_SECRETS | MAY_FIND_FAULTS | SERVES
+    assert cases <= set(names)
     for row in TABLE:
         assert rule_of(row[1])
         assert expected(row, "alice") is not None or rule_of(row[1]) is CLOSED
@@ -334,8 +369,9 @@ def test_requests_by_hand(machine: Machine) -> None:
         {"op": "wait", "ids": ["target", "script"]},
     )
     before = machine.jobs_of_alice()
+    token_id = machine.token_of("alice").split("_")[1]
     for job in made["jobs"]:
-        cases = by_hand(job["number"], job["id"])
+        cases = by_hand(job["number"], job["id"], token_id)
         answers = machine.ask("bob", *[request for request, _ in cases])
         for (request, check), answer in zip(cases, answers, strict=True):
             assert check(answer), (request, answer)

@@ -2,6 +2,7 @@
 `run`, `logs` and `wait`: watching jobs to their end, through retries and restarts of the daemon.
 """
 
+import os
 import re
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from conftest import Outcome, Shell
 from daemon_process import DEADLINE_S
 from daemon_twin import DaemonTwin, Peer
 
-from queuectl.protocol import Enqueued, JobDetail, LogEnd, Logs, Message, Waited
+from queuectl.protocol import Enqueued, JobDetail, LogEnd, Logs, Message, Output, Waited
 from queuectl.views import JobView, RunView
 
 
@@ -306,3 +307,40 @@ def test_wait_survives_a_restart_of_the_daemon(unstarted: Shell) -> None:
     with DaemonTwin(unstarted.daemon.socket, hang_up, answer):
         assert unstarted("wait", "1-3", "--any") == (0, "", "")
     assert [(each.ids, each.any) for each in requests] == [(["1-3"], True)] * 2
+
+
+def test_logs_go_on_where_a_connection_was_lost(unstarted: Shell) -> None:
+    """
+    Output that is read in a pager for hours comes whole, though nobody keeps a connection for it so
+    long. The attempt is the one that it began with. What never came is not asked for again.
+    """
+    requests: list[Logs] = []
+
+    def part(peer: Peer) -> None:
+        peer.greet()
+        requests.append(peer.receive())
+        call = requests[-1].call
+        peer.send(Output(call=call, attempt=2, offset=100, data=b"one\n", dropped_bytes=100))
+
+    def rest(peer: Peer) -> None:
+        peer.greet()
+        requests.append(peer.receive())
+        call = requests[-1].call
+        peer.send(Output(call=call, attempt=2, offset=104, data=b"two\n"))
+        peer.send(LogEnd(call=call, job=job_view("completed", 3), attempt=2))
+
+    def nothing(peer: Peer) -> None:
+        peer.greet()
+        peer.receive()
+
+    with DaemonTwin(unstarted.daemon.socket, part, rest):
+        outcome = unstarted("logs", "7", "--tail", "9")
+    assert (0, "one\ntwo\n") == (outcome.code, outcome.out)
+    assert [
+        Logs(call=requests[0].call, id="7", tail_lines=9),
+        Logs(call=requests[1].call, id="7", attempt=2, offset=104),
+    ] == requests
+
+    os.unlink(unstarted.daemon.socket)
+    with DaemonTwin(unstarted.daemon.socket, nothing):
+        assert 69 == unstarted("logs", "7").code

@@ -13,7 +13,7 @@ import pytest
 from gateway_twin import GatewayTwin, Visit
 
 from queuectl.cli import run
-from queuectl.protocol import Config, GetConfig, Refused
+from queuectl.protocol import Config, Enqueued, GetConfig, Refused
 from queuectl.remote import RemoteClient, parse_address
 
 pytestmark = pytest.mark.usefixtures("stranger")
@@ -248,3 +248,37 @@ def test_a_file_of_certificates_must_be_one(
         url = twin.url.replace("http", "https")
         assert 2 == run(["--host", url, "--ca", str(path), "status"])
     assert f"--ca {path}: {reason}" in capsys.readouterr().err
+
+
+def test_a_person_who_pressed_a_key_does_not_wait(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Completions give a gateway that does not answer a second, and say nothing about it.
+    """
+    monkeypatch.setenv("QUEUECTL_TOKEN", TOKEN)
+
+    def script(visit: Visit) -> None:
+        visit.read_request()
+        assert b"" == visit.sock.recv(1)  # Its patience is shorter than this socket's.
+
+    with GatewayTwin(script) as twin:
+        assert 0 == run(["--host", twin.url, "completion", "words", "fish", "--", "show", ""])
+    assert "" == capsys.readouterr().err
+
+
+def test_the_way_back_names_the_host(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    What is offered to be typed next leads to the same machine: by the option, where that was given.
+    """
+    monkeypatch.setenv("QUEUECTL_TOKEN", TOKEN)
+
+    def script(visit: Visit) -> None:
+        visit.accept()
+        visit.send(Enqueued(call=visit.greet().call, ids=["7"]))
+
+    with GatewayTwin(script) as twin:
+        assert 69 == run(["--host", twin.url, "run", "true"])
+    assert f"job 7 goes on: queuectl --host {twin.url} logs -f 7\n" in capsys.readouterr().err

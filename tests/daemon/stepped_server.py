@@ -90,7 +90,7 @@ class Stepped:
     A server whose loop turns when a test says so.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, system: bool = False) -> None:
         self.faults: dict[str, list[int]] = {}
         #: Whose the connections are that are accepted from now on.
         self.peer = EVERYBODY
@@ -108,7 +108,15 @@ class Stepped:
             path,
             self.epoll,  # type: ignore[arg-type]
             self.handlers,
-            Greeter("1.0", 1, tokens=self.tokens, now=lambda: self.now, log=self.log),
+            Greeter(
+                "1.0",
+                1,
+                tokens=self.tokens,
+                now=lambda: self.now,
+                log=self.log,
+                socket_path=path,
+                system=system,
+            ),
             Failing(listen(path), self.faults),
             identify=self._identify,
             user_connections_max=lambda: self.user_connections_max,

@@ -315,3 +315,14 @@ def test_silence_where_nobody_listens(tmp_path: Path) -> None:
     )
     assert (0, b"", b"") == (done.returncode, done.stdout, done.stderr)
     assert not socket.exists()
+
+
+def test_names_of_three_words() -> None:
+    """
+    What may follow is offered word by word, and tokens where one is asked for.
+    """
+    assert "token" in words("web", "")
+    assert ["create", "list", "revoke"] == words("web", "token", "")
+    assert ["revoke"] == words("help", "web", "token", "r")
+    assert [] == words("web", "token", "create", "")
+    assert ["read", "submit", "manage"] == words("web", "token", "create", "--scope", "")

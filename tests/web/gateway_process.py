@@ -18,12 +18,19 @@ from queuectl.tokens import CreateToken, Scope, TokenCreated
 
 class GatewayProcess:
     """
-    A gateway on a free port of 127.0.0.1, in front of *daemon*.
+    A gateway on a free port of 127.0.0.1, in front of *daemon*. *command* is put before its own.
     """
 
-    def __init__(self, daemon: DaemonProcess, *options: str, name: str = "web") -> None:
+    def __init__(
+        self,
+        daemon: DaemonProcess,
+        *options: str,
+        name: str = "web",
+        command: tuple[str, ...] = (),
+    ) -> None:
         self.daemon = daemon
         self.options = options
+        self.command = command
         self.log_path = f"{daemon.directory}/{name}.log"
         #: Where it listens: `http://127.0.0.1:PORT`.
         self.url = ""
@@ -36,8 +43,8 @@ class GatewayProcess:
         """
         Start it, and wait until it listens.
         """
-        command = [sys.executable, "-P", "-m", "queuectl", "--socket", self.daemon.socket]
-        command += ["--jsonl", "web", *self.options]
+        command = [*self.command, sys.executable, "-P", "-m", "queuectl"]
+        command += ["--socket", self.daemon.socket, "--jsonl", "web", *self.options]
         if "--port" not in self.options:
             command += ["--port", "0"]
         with open(self.log_path, "ab") as log:

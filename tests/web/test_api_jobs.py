@@ -108,7 +108,7 @@ def test_fields_are_those_of_enqueue(client: httpx.Client) -> None:
         ({"command": "true", "id": "a b"}, "id", "without spaces"),
         ("true", None, "must be a JSON object"),
         (17, None, "must be a JSON object"),
-        ([], "jobs", "must not be empty"),
+        ([], "jobs", "from 1 to 10000 jobs, not 0"),
     ],
 )
 def test_what_breaks_a_rule_is_refused(
@@ -204,7 +204,7 @@ def test_a_batch_has_a_limit(client: httpx.Client) -> None:
     The protocol's; and a request that no frame can hold is too long.
     """
     answer = client.post(JOBS, json=[{"command": "x"}] * (BATCH_JOBS_MAX + 1))
-    assert (400, "usage", None) == problem(answer)
+    assert (400, "usage", "jobs") == problem(answer)
     assert str(BATCH_JOBS_MAX) in answer.json()["detail"]
     long = client.post(JOBS, json=[{"command": "x" * 120_000}] * 40)
     assert (413, "usage", None) == problem(long)

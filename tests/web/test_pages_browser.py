@@ -255,7 +255,7 @@ def test_schedule_workers_and_queues(tab: Any, web_daemon: DaemonProcess) -> Non
     tab.locator("tr", has_text="shown").get_by_text("paused").wait_for()
     tab.get_by_role("button", name="Resume shown").click()
     tab.locator("tr", has_text="shown").get_by_text("active").wait_for()
-    tab.get_by_label("Limit of shown").fill("5")
+    tab.get_by_label("Limit of shown", exact=True).fill("5")
     tab.get_by_role("button", name="Set the limit of shown").click()
     tab.locator("#said", has_text="Queue shown runs at most 5 jobs at once.").wait_for()
     tab.get_by_role("button", name="Delete shown").click()

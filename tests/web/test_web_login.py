@@ -92,3 +92,16 @@ def test_logging_out_ends_the_session(gateway: GatewayProcess) -> None:
     thief = gateway.client()
     thief.cookies.update(cookies)
     assert 401 == thief.get("/session").status_code
+
+
+def test_logging_in_again_ends_the_session_before(gateway: GatewayProcess) -> None:
+    """
+    A browser has one session: the cookie that it had is worth nothing when it has another.
+    """
+    browser, thief = gateway.client(), gateway.client()
+    form = {"token": gateway.make_token()}
+    browser.post("/login", data=form)
+    thief.cookies.update(dict(browser.cookies))
+    assert 200 == thief.get("/session").status_code
+    browser.post("/login", data=form)
+    assert [200, 401] == [each.get("/session").status_code for each in (browser, thief)]

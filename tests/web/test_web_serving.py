@@ -298,6 +298,10 @@ def test_behind_a_proxy(daemon: DaemonProcess, gateways: Gateways) -> None:
     assert 303 == login.status_code
     assert login.headers["set-cookie"].startswith("__Host-queuectl=")
     assert "198.51.100.7" == gateway.events("web_login")[0]["address"]
+    proxy.headers["Cookie"] = login.headers["set-cookie"].partition(";")[0]
+    csrf_token = proxy.get("/session").json()["csrf_token"]
+    logout = proxy.post("/logout", headers={**own, "X-CSRF-Token": csrf_token})
+    assert (303, 401) == (logout.status_code, proxy.get("/session").status_code)
 
 
 def test_nobody_but_the_proxy(daemon: DaemonProcess, gateways: Gateways) -> None:
