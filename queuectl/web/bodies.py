@@ -17,6 +17,8 @@ from queuectl.web.refusals import Refusal
 #: A batch of jobs is one frame of 4 MiB to the daemon; JSON spells the same out at greater length.
 BODY_BYTES_MAX = 8 << 20
 FORM_BYTES_MAX = 64 << 10
+#: Fields of a form: many jobs may be named by one each.
+FORM_FIELDS_MAX = 16_384
 #: Bodies that are held at once.
 BODIES_BYTES_MAX = 64 << 20
 #: How long a body may take to arrive.
@@ -154,7 +156,7 @@ def form_field(body: bytes, name: str) -> str:
     Return a field of a form; nothing if it is not there once.
     """
     try:
-        values = parse_qs(body.decode(), max_num_fields=100).get(name, [])
+        values = parse_qs(body.decode(), max_num_fields=FORM_FIELDS_MAX).get(name, [])
     except ValueError:
         return ""
     return values[0] if len(values) == 1 else ""
