@@ -118,6 +118,14 @@ class Service:
         return int(line.split()[1]) * 1024
 
     @property
+    def processor_s(self) -> float:
+        """
+        The processor time that the daemon has had.
+        """
+        stat = Path(f"/proc/{self._daemon.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
     def journal(self) -> str:
         """
         The directory of the journal.

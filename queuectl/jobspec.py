@@ -16,7 +16,8 @@ from queuectl.protocol import HOME, PRIORITY_NAMES, SPAN_MS_MAX, JobSpec
 from queuectl.views import ON_LOST, OUTPUTS
 
 #: Fields of which one is enough: an option for one of them sets the others of the JSON aside.
-_ALTERNATIVES = (("command", "argv", "script"), ("run_at", "delay_ms"))
+_WHAT_RUNS = ("command", "argv", "script")
+_ALTERNATIVES = (_WHAT_RUNS, ("run_at", "delay_ms"))
 
 
 def fields_of(document: object, now: int) -> dict[str, Any]:
@@ -41,6 +42,18 @@ def make_spec(fields: Mapping[str, Any], options: Mapping[str, Any]) -> JobSpec:
     """
     Return the job of *fields* and *options*, both as returned above. Raises UsageError.
     """
+    merged = _override(fields, options) if options else fields
+    if "run_at" in merged and "delay_ms" in merged:
+        raise UsageError("run_at and delay: give one of them")
+    kinds = [name for name in _WHAT_RUNS if name in merged]
+    if not kinds:
+        raise UsageError('a job needs a command, for example {"command": "make"}, or an argv')
+    if len(kinds) == 2 and kinds != ["argv", "script"]:
+        raise UsageError(f"{kinds[0]} and {kinds[1]}: give one of them")
+    return JobSpec(**merged)
+
+
+def _override(fields: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(fields)
     for group in _ALTERNATIVES:
         if any(name in options for name in group):
@@ -50,14 +63,7 @@ def make_spec(fields: Mapping[str, Any], options: Mapping[str, Any]) -> JobSpec:
     merged.update(options)
     if env:
         merged["env"] = env
-    if "run_at" in merged and "delay_ms" in merged:
-        raise UsageError("run_at and delay: give one of them")
-    kinds = [name for name in ("command", "argv", "script") if name in merged]
-    if not kinds:
-        raise UsageError('a job needs a command, for example {"command": "make"}, or an argv')
-    if len(kinds) == 2 and kinds != ["argv", "script"]:
-        raise UsageError(f"{kinds[0]} and {kinds[1]}: give one of them")
-    return JobSpec(**merged)
+    return merged
 
 
 def decode_json(text: bytes | str, place: str = "") -> Any:

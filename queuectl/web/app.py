@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from queuectl.web import aliases, api, live, login, pages, problems, tunnel
+from queuectl.web import aliases, api, exposition, live, login, pages, problems, tunnel
 from queuectl.web.gateway import Gateway
 from queuectl.web.guard import Guard
 from queuectl.web.pages_rendering import error_page
@@ -19,22 +19,26 @@ def build(gateway: Gateway) -> ASGIApp:
     """
     Return the ASGI application of *gateway*.
     """
-    app = Starlette(routes=all_routes(), exception_handlers={HTTPException: answer_http_error})
+    found = all_routes()
+    gateway.traffic.learn(found)
+    app = Starlette(routes=found, exception_handlers={HTTPException: answer_http_error})
     app.state.gateway = gateway
     return Guard(app, gateway)
 
 
 def all_routes() -> list[BaseRoute]:
     """
-    Return every route. Each module has its own; the first that fits serves.
+    Return every route. Each module has its own; the first that fits serves. They are looked at one
+    after the other, so those that programs ask for most come first.
     """
     return [
+        *api.routes(),
         Route("/healthz", healthz, methods=["GET"]),
         *login.routes(),
-        *api.routes(),
-        *aliases.routes(),
-        *pages.routes(),
         *live.routes(),
+        *aliases.routes(),
+        *exposition.routes(),
+        *pages.routes(),
         *tunnel.routes(),
     ]
 

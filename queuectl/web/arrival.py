@@ -66,10 +66,10 @@ class RequestHeaders:
 
 class Arrival:
     """
-    What the headers of a request or WebSocket say. Raises Refusal if a proxy was to be asked.
+    What the headers of a request or WebSocket say. *scheme* is what this gateway speaks.
     """
 
-    def __init__(self, scope: Scope, configuration: Configuration) -> None:
+    def __init__(self, scope: Scope, scheme: str) -> None:
         self.scope = scope
         self.headers = RequestHeaders(scope["headers"])
         self.path: str = scope["path"]
@@ -77,9 +77,9 @@ class Arrival:
         self.method: str = scope.get("method", "GET")
         client = scope.get("client")
         self.address: str = client[0] if client else ""
-        self.scheme = configuration.scheme
-        if configuration.proxies:
-            self._believe(configuration.proxies)
+        self.scheme = scheme
+        #: Who sent it, once that is known.
+        self.user: str | None = None
 
     @property
     def changes(self) -> bool:
@@ -89,25 +89,47 @@ class Arrival:
         return self.is_websocket or self.method not in LOOKS
 
     @property
+    def wants_page(self) -> bool:
+        """
+        Whether a person looks at the answer.
+        """
+        api = self.is_websocket or self.path.startswith("/api/")
+        return not api and "text/html" in self.headers.get("accept")
+
+    @property
     def origin(self) -> str:
         """
         The origin that pages of this gateway have, as the sender of this request names it.
         """
         return f"{self.scheme}://{self.headers.get('host').lower()}"
 
-    def _believe(self, proxies: tuple[Network, ...]) -> None:
-        if not _is_in(self.address, proxies):
-            raise Refusal(403, "denied", f"{self.address} is not the proxy that this is behind")
-        hops = [
-            each.strip()
-            for value in self.headers.all("x-forwarded-for")
-            for each in value.split(",")
-        ]
-        # The last one that is no proxy of ours: what stands before it anybody may have written.
-        while hops and _is_in(self.address, proxies):
-            self.address = hops.pop()
-        said = self.headers.get("x-forwarded-proto", "http")
-        self.scheme = "https" if said.rpartition(",")[2].strip() == "https" else "http"
+
+def believe(arrival: Arrival, proxies: tuple[Network, ...]) -> None:
+    """
+    Take the sender's address and the scheme from the proxy, if this is behind one. Raises Refusal.
+    """
+    if not proxies:
+        return
+    if not _is_in(arrival.address, proxies):
+        raise Refusal(403, "denied", f"{arrival.address} is not the proxy that this is behind")
+    hops = [
+        each.strip()
+        for value in arrival.headers.all("x-forwarded-for")
+        for each in value.split(",")
+    ]
+    # The last one that is no proxy of ours: what stands before it anybody may have written.
+    while hops and _is_in(arrival.address, proxies) and _is_address(hops[-1]):
+        arrival.address = hops.pop()
+    said = arrival.headers.get("x-forwarded-proto", "http")
+    arrival.scheme = "https" if said.rpartition(",")[2].strip() == "https" else "http"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_in(address: str, networks: tuple[Network, ...]) -> bool:

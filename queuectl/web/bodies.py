@@ -7,6 +7,9 @@ Nothing is accepted that a page of another origin can make a browser send withou
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import parse_qs
 
 from starlette.types import Message, Receive
@@ -19,8 +22,11 @@ BODY_BYTES_MAX = 8 << 20
 FORM_BYTES_MAX = 64 << 10
 #: Fields of a form: many jobs may be named by one each.
 FORM_FIELDS_MAX = 16_384
-#: Bodies that are held at once.
+#: What may come from who is not known: a token, in a form.
+LOGIN_BYTES_MAX = 4 << 10
+#: Bodies that are held at once: all, and those of one account, or of all who are not known.
 BODIES_BYTES_MAX = 64 << 20
+USER_BODIES_BYTES_MAX = 16 << 20
 #: How long a body may take to arrive.
 BODY_SECONDS_MAX = 30.0
 
@@ -32,32 +38,35 @@ _CLOSE = {"Connection": "close"}
 
 class Bodies:
     """
-    The bodies that are held now.
+    The bodies that are held now, by the uid of who sent them; None for those who are not known.
     """
 
     def __init__(self) -> None:
-        self._held_bytes = 0
+        self._held_bytes: Counter[int | None] = Counter()
 
-    def admit(self, announced_bytes: int) -> None:
+    @contextmanager
+    def room(self, uid: int | None, count: int) -> Iterator[None]:
         """
-        Make room for a body. release() must follow.
+        Make room for a body of *count* bytes meanwhile. Raises Refusal.
         """
-        if self._held_bytes + announced_bytes > BODIES_BYTES_MAX:
+        own = self._held_bytes[uid] + count
+        if own > USER_BODIES_BYTES_MAX or self._held_bytes.total() + count > BODIES_BYTES_MAX:
             raise Refusal(503, "try_later", "too many long requests at once", {"Retry-After": "1"})
-        self._held_bytes += announced_bytes
+        self._held_bytes[uid] = own
+        try:
+            yield
+        finally:
+            self._held_bytes[uid] -= count
+            if not self._held_bytes[uid]:
+                del self._held_bytes[uid]
 
-    def release(self, announced_bytes: int) -> None:
-        """
-        Give that room back.
-        """
-        self._held_bytes -= announced_bytes
 
-
-def announced_bytes(arrival: Arrival) -> int:
+def announced_bytes(arrival: Arrival, *, is_open: bool) -> int:
     """
     Return how long a request says that its body is; the most there may be, if it does not say.
 
-    Refuses what may have no body, what has too long a one and what has one of a wrong type.
+    Refuses what may have no body, what has too long a one and what has one of a wrong type. Paths
+    that are open to everybody take forms alone.
     """
     headers = arrival.headers
     text = headers.get("content-length", "0")
@@ -72,13 +81,13 @@ def announced_bytes(arrival: Arrival) -> int:
         return 0
     if arrival.is_websocket or not arrival.changes:
         raise Refusal(400, "usage", f"{arrival.method} takes no body")
-    limit = _check_type(arrival)
+    limit = _check_type(arrival, is_open)
     if length > limit:
         raise Refusal(413, "usage", f"the body has {length} bytes, the limit is {limit}")
     return limit if chunked else length
 
 
-def _check_type(arrival: Arrival) -> int:
+def _check_type(arrival: Arrival, is_open: bool) -> int:
     """
     Return how long a body of its type may be.
     """
@@ -86,8 +95,10 @@ def _check_type(arrival: Arrival) -> int:
     given = headers.get("content-type").partition(";")[0].strip().lower()
     form = is_form(arrival)
     encoding = headers.get("content-encoding", "identity").lower()
-    if encoding != "identity" or not (form or given in JSON_TYPES):
+    if encoding != "identity" or not (form or (given in JSON_TYPES and not is_open)):
         raise Refusal(415, "usage", "Content-Type must be application/json")
+    if is_open:
+        return LOGIN_BYTES_MAX
     return FORM_BYTES_MAX if form else BODY_BYTES_MAX
 
 
@@ -101,8 +112,10 @@ def is_form(arrival: Arrival) -> bool:
 
 async def read_body(receive: Receive, bytes_max: int) -> bytes:
     """
-    Return the whole body. Raises Refusal, ClientGone.
+    Return the whole body, of *bytes_max* at most. Raises Refusal, ClientGone.
     """
+    if not bytes_max:
+        return b""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
@@ -137,8 +150,10 @@ class ClientGone(Exception):
 
 def replay(body: bytes, receive: Receive) -> Receive:
     """
-    Return what gives *body* first and then goes on with *receive*.
+    Return what gives *body*, if there is one, first and then goes on with *receive*.
     """
+    if not body:
+        return receive
     given = False
 
     async def again() -> Message:

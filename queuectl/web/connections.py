@@ -3,11 +3,12 @@ The connections of browsers and programs, before and between their requests.
 
 uvicorn bounds neither how long the head of a request may take nor how many connections say nothing;
 here both are bounded. Where all places are taken, one that never showed who it is gives way, the
-oldest first: who is known cannot be kept out by those who are not.
+oldest first: who is known cannot be kept out by those who are not, nor by one account that has very
+many, since beyond a number those count as strangers too.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any
 
 from starlette.types import Scope
@@ -15,7 +16,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 #: Connections at once.
-CONNECTIONS_MAX = 1_000
+CONNECTIONS_MAX = 2_000
+#: Of one account so many are safe from giving way.
+USER_CONNECTIONS_MAX = 700
 #: The head of a request must be whole so long after the connection or the answer before.
 HEAD_SECONDS_MAX = 10
 
@@ -30,6 +33,8 @@ class Connections:
     def __init__(self) -> None:
         self._all: set[Connection] = set()
         self._strangers: OrderedDict[Connection, None] = OrderedDict()
+        #: uid -> how many of its connections are no strangers.
+        self._known_counts: Counter[int | None] = Counter()
 
     def enter(self, connection: "Connection") -> bool:
         """
@@ -45,18 +50,28 @@ class Connections:
         self._strangers[connection] = None
         return True
 
-    def introduce(self, connection: "Connection") -> None:
+    def introduce(self, connection: "Connection", uid: int | None) -> None:
         """
-        Note that it showed who it is.
+        Note whose it is.
         """
-        self._strangers.pop(connection, None)
+        if connection in self._strangers and self._known_counts[uid] < USER_CONNECTIONS_MAX:
+            del self._strangers[connection]
+            connection.uid = uid
+            self._known_counts[uid] += 1
 
     def leave(self, connection: "Connection") -> None:
         """
         Give its place back.
         """
+        if connection not in self._all:
+            return
         self._all.discard(connection)
-        self._strangers.pop(connection, None)
+        if connection in self._strangers:
+            del self._strangers[connection]
+        else:
+            self._known_counts[connection.uid] -= 1
+            if not self._known_counts[connection.uid]:
+                del self._known_counts[connection.uid]
 
 
 class Connection(H11Protocol):
@@ -67,6 +82,8 @@ class Connection(H11Protocol):
     def __init__(self, connections: Connections, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._places = connections
+        #: Whose it is, once that is known.
+        self.uid: int | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         # Each request's scope, and a WebSocket's, gets a copy of this.
         self.app_state = {**self.app_state, _STATE: self}
@@ -103,11 +120,11 @@ class Connection(H11Protocol):
         self.leave()
         super().connection_lost(exc)
 
-    def introduce(self) -> None:
+    def introduce(self, uid: int | None) -> None:
         """
-        Note that whoever is at the other end showed who they are.
+        Note who is at the other end.
         """
-        self._places.introduce(self)
+        self._places.introduce(self, uid)
 
     def leave(self) -> None:
         """
@@ -145,10 +162,10 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
 
-def introduce(scope: Scope) -> None:
+def introduce(scope: Scope, uid: int | None) -> None:
     """
-    Note that the sender of a request showed who they are.
+    Note that the sender of a request showed who they are: the account *uid*.
     """
     connection = scope.get("state", {}).get(_STATE)
     if connection is not None:
-        connection.introduce()
+        connection.introduce(uid)

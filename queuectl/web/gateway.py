@@ -18,10 +18,11 @@ from queuectl.web.link import Link
 from queuectl.web.log import log
 from queuectl.web.sessions import Sessions
 from queuectl.web.throttle import Throttle
+from queuectl.web.traffic import Traffic
 
 #: Identities that have a connection to the daemon at once. Beyond, the one that was used longest
 #: ago loses it; it comes back with its next request.
-LINKS_MAX = 128
+LINKS_MAX = 256
 SWEEP_SECONDS = 30.0
 
 
@@ -44,6 +45,7 @@ class Gateway:
         self.sessions = Sessions()
         self.hub = Hub()
         self.throttle = Throttle()
+        self.traffic = Traffic()
         #: Set when the process is told to stop: streams say so and end.
         self.stopping = asyncio.Event()
         #: What a Host header may be. Set when the port is known: 0 is configured for any.
@@ -71,6 +73,13 @@ class Gateway:
                 self.forget(token)
             raise
         return self._keep(link)
+
+    @property
+    def link_count(self) -> int:
+        """
+        Links that are kept.
+        """
+        return len(self._links)
 
     def knows(self, token: str | None) -> bool:
         """

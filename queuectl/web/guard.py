@@ -15,6 +15,7 @@ Every answer, refusals included, leaves with the headers that tell browsers to b
 """
 
 import asyncio
+from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,6 +25,7 @@ from queuectl.web.arrival import (
     CHANGES,
     LOOKS,
     Arrival,
+    believe,
     check_host,
     check_origin,
     check_size,
@@ -33,6 +35,7 @@ from queuectl.web.connections import introduce
 from queuectl.web.gateway import Gateway, token_id
 from queuectl.web.log import log
 from queuectl.web.refusals import Refusal, answer
+from queuectl.web.rendering import page
 from queuectl.web.sessions import Session
 from queuectl.web.throttle import Allowance
 from queuectl.web.visitor import VISITOR, Visitor
@@ -40,6 +43,8 @@ from queuectl.web.visitor import VISITOR, Visitor
 #: Paths that ask nobody who they are: whether the process lives, logging in, and what pages are
 #: made of. What ends in a slash stands for all below it.
 OPEN = ("/healthz", "/login", "/login/", "/static/", "/favicon.ico")
+#: How a WebSocket ends whose session has (RFC 6455 7.4.1).
+POLICY = 1008
 #: Lines about refusals in a row, and then one in so many seconds: whoever is refused must not be
 #: able to fill the log.
 REFUSAL_LINES_MAX = 100
@@ -88,20 +93,19 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        address = scope["client"][0] if scope.get("client") else ""
-        send = _strict(send, self._gateway.configuration.scheme, scope["path"])
+        arrival = Arrival(scope, self._gateway.configuration.scheme)
+        send = _strict(send, self._gateway, scope)
         try:
-            arrival = Arrival(scope, self._gateway.configuration)
-            address = arrival.address
+            believe(arrival, self._gateway.configuration.proxies)
             await self._admit(arrival, receive, send)
         except Refusal as refusal:
             if refusal.status != 303:
-                self._log_refusal(refusal, address, scope)
-            await answer(refusal, scope, send)
+                self._log_refusal(refusal, arrival)
+            await _answer(refusal, arrival, receive, send)
         except bodies.ClientGone:
             pass
 
-    def _log_refusal(self, refusal: Refusal, address: str, scope: Scope) -> None:
+    def _log_refusal(self, refusal: Refusal, arrival: Arrival) -> None:
         """
         Log a refusal; of very many, how many there were.
         """
@@ -110,9 +114,10 @@ class Guard:
             return
         log.warning(
             "web_refused",
-            address=address,
-            method=scope.get("method", "WEBSOCKET"),
-            path=scope["path"],
+            user=arrival.user,
+            address=arrival.address,
+            method="WEBSOCKET" if arrival.is_websocket else arrival.method,
+            path=arrival.path,
             status=refusal.status,
             reason=refusal.detail,
             unlogged=self._unlogged_count or None,
@@ -131,66 +136,58 @@ class Guard:
             allow = ", ".join(sorted(LOOKS | CHANGES))
             raise Refusal(405, "usage", f"no method {arrival.method}", {"Allow": allow})
         check_origin(arrival)
-        announced = bodies.announced_bytes(arrival)
-        visitor = None
-        if not _is_open(arrival.path):
-            visitor = await identify(self._gateway, arrival)
-            introduce(arrival.scope)
-        session = visitor.session if visitor else None
-        self._bodies.admit(announced)
-        try:
-            if announced:
-                body = await bodies.read_body(receive, announced)
-                receive = bodies.replay(body, receive)
-            else:
-                body = b""
-            if session and arrival.changes:
-                _check_csrf(session, arrival, body)
-            del body
-            scope = arrival.scope
-            scope[ARRIVAL] = arrival
-            scope["client"] = (arrival.address, 0)
-            kind = "ws" if arrival.is_websocket else "http"
-            scope["scheme"] = arrival.scheme.replace("http", kind)
-            if visitor is None:
-                await self._app(scope, receive, send)
-            else:
-                scope[VISITOR] = visitor
-                await self._serve(visitor, arrival, receive, send)
-        finally:
-            self._bodies.release(announced)
+        is_open = _is_open(arrival.path)
+        bytes_max = bodies.announced_bytes(arrival, is_open=is_open)
+        scope = arrival.scope
+        scope[ARRIVAL] = arrival
+        scope["client"] = (arrival.address, 0)
+        kind = "ws" if arrival.is_websocket else "http"
+        scope["scheme"] = arrival.scheme.replace("http", kind)
+        if is_open:
+            with self._bodies.room(None, bytes_max):
+                body = await bodies.read_body(receive, bytes_max)
+                await self._app(scope, bodies.replay(body, receive), send)
+            return
+        visitor = scope[VISITOR] = await identify(self._gateway, arrival)
+        introduce(scope, visitor.uid)
+        arrival.user = visitor.user
+        with self._bodies.room(visitor.uid, bytes_max), _Presence(visitor) as presence:
+            try:
+                body = await bodies.read_body(receive, bytes_max)
+                if visitor.session and arrival.changes:
+                    _check_csrf(visitor.session, arrival, body)
+                await self._serve(visitor, arrival, bodies.replay(body, receive), send)
+            except asyncio.CancelledError:
+                if not presence.session_ended():
+                    raise
+                raise Refusal(401, "denied", "the session has ended: log in again") from None
 
     async def _serve(
         self, visitor: Visitor, arrival: Arrival, receive: Receive, send: Send
     ) -> None:
         """
-        Run the route, for no longer than the visitor's session lasts.
+        Run the route, and log what it changed.
         """
         status = 0
 
         async def watched(message: Message) -> None:
             nonlocal status
+            if message["type"] == "websocket.accept":
+                status = 101
             status = message.get("status", status)
             await send(message)
 
-        session = visitor.session
-        task = asyncio.current_task()
-        assert task is not None
-        visitor.link.holders += 1
-        if session:
-            session.tasks.add(task)
         try:
             await self._app(arrival.scope, receive, watched)
         except asyncio.CancelledError:
-            if session is None or not session.ended:
+            session = visitor.session
+            if not status or session is None or not session.ended:
                 raise
-            task.uncancel()
-            if not status:
-                raise Refusal(401, "denied", "the session has ended: log in again") from None
+            # Of an answer that has begun the rest is not sent: the connection ends.
+            if status == 101:
+                reason = "the session has ended"
+                await send({"type": "websocket.close", "code": POLICY, "reason": reason})
         finally:
-            visitor.link.holders -= 1
-            if session:
-                session.tasks.discard(task)
             if arrival.changes:
                 log.info(
                     "web_request",
@@ -204,14 +201,49 @@ class Guard:
                 )
 
 
-def _strict(send: Send, scheme: str, path: str) -> Send:
+class _Presence:
     """
-    Return *send*, which adds STRICT_HEADERS to every answer.
+    A visitor's request while it is served: it holds its link, and ends with its session.
+    """
+
+    def __init__(self, visitor: Visitor) -> None:
+        self._link = visitor.link
+        self._session = visitor.session
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+
+    def __enter__(self) -> "_Presence":
+        if self._session:
+            if self._session.ended:  # While the daemon was asked.
+                raise Refusal(401, "denied", "the session has ended: log in again")
+            self._session.tasks.add(self._task)
+        self._link.holders += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._link.holders -= 1
+        if self._session:
+            self._session.tasks.discard(self._task)
+
+    def session_ended(self) -> bool:
+        """
+        Whether that is why the task was cancelled.
+        """
+        if self._session is None or not self._session.ended:
+            return False
+        self._task.uncancel()
+        return True
+
+
+def _strict(send: Send, gateway: Gateway, scope: Scope) -> Send:
+    """
+    Return *send*, which adds STRICT_HEADERS to every answer, and counts it.
     """
     # What is shown to one visitor is for nobody else, and not for later; what pages are made of may
     # be kept, and is asked for again by its tag.
-    cached = b"no-cache" if path.startswith("/static/") else b"no-store"
-    added = _STRICT_TLS if scheme == "https" else _STRICT
+    cached = b"no-cache" if scope["path"].startswith("/static/") else b"no-store"
+    added = _STRICT_TLS if gateway.configuration.scheme == "https" else _STRICT
 
     async def strict(message: Message) -> None:
         if message["type"] in ("http.response.start", "websocket.http.response.start"):
@@ -219,9 +251,30 @@ def _strict(send: Send, scheme: str, path: str) -> Send:
             if not any(name == b"cache-control" for name, _ in headers):
                 headers.append((b"cache-control", cached))
             message = {**message, "headers": headers}
+            gateway.traffic.answered(scope, message["status"])
+        elif message["type"] == "websocket.accept":
+            gateway.traffic.answered(scope, 101)
         await send(message)
 
     return strict
+
+
+async def _answer(refusal: Refusal, arrival: Arrival, receive: Receive, send: Send) -> None:
+    """
+    Answer with a refusal: a person with a page, a program with a problem.
+    """
+    if not arrival.wants_page:
+        await answer(refusal, arrival.scope, send)
+        return
+    response = page(
+        "refused.html",
+        status=refusal.status,
+        title=HTTPStatus(refusal.status).phrase,
+        detail=refusal.detail,
+        login=refusal.status == 401,
+    )
+    response.headers.update(refusal.headers)
+    await response(arrival.scope, receive, send)
 
 
 def _is_open(path: str) -> bool:
@@ -229,11 +282,11 @@ def _is_open(path: str) -> bool:
 
 
 def _check_csrf(session: Session, arrival: Arrival, body: bytes) -> None:
+    if arrival.is_websocket:
+        return  # Its Origin was checked, and no browser can be made to leave that out.
     given = arrival.headers.get("x-csrf-token")
     if not given and bodies.is_form(arrival):
         given = bodies.form_field(body, "csrf_token")
-    if arrival.is_websocket:
-        return  # Its Origin was checked, and no browser can be made to leave that out.
     if not given or not session.has_csrf_token(given):
         raise Refusal(
             403, "denied", "X-CSRF-Token: must be that of the session; load the page again"

@@ -8,6 +8,8 @@ next request is from a page of ours, so that the cookie is sent even if the link
 web page.
 """
 
+import os
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -66,7 +68,7 @@ async def log_in(request: Request) -> Response:
         return response
     log.info("web_login", user=who.user, uid=who.uid, token=token_id(token), address=address)
     response = RedirectResponse(_safe_target(target), status_code=303)
-    return _begin(request, response, token)
+    return _begin(request, response, token, who.uid)
 
 
 async def open_link(request: Request) -> Response:
@@ -84,7 +86,7 @@ async def open_link(request: Request) -> Response:
         error = "This link was used already, or its time is up: log in with a token."
         return _form(request, HOME, status=401, error=error)
     log.info("web_login", address=address, link=True)
-    return _begin(request, page("welcome.html", target=HOME), None)
+    return _begin(request, page("welcome.html", target=HOME), None, os.getuid())
 
 
 async def log_out(request: Request) -> Response:
@@ -117,12 +119,12 @@ async def show_session(request: Request) -> Response:
     )
 
 
-def _begin(request: Request, response: Response, token: str | None) -> Response:
+def _begin(request: Request, response: Response, token: str | None, uid: int | None) -> Response:
     gateway: Gateway = request.app.state.gateway
     before = session_of(gateway, request.scope[ARRIVAL])
     if before is not None:
         gateway.sessions.end(before)
-    secret, _ = gateway.sessions.begin(token, gateway.clock())
+    secret, _ = gateway.sessions.begin(token, uid, gateway.clock())
     response.set_cookie(
         _cookie(request),
         secret,

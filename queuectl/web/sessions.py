@@ -22,9 +22,9 @@ from collections import OrderedDict
 #: A session that nobody uses ends after twelve hours, and any after seven days.
 IDLE_SECONDS_MAX = 12 * 3600.0
 AGE_SECONDS_MAX = 7 * 86_400.0
-#: Sessions in all, and of one token: beyond, the one that was used longest ago ends.
+#: Sessions in all, and of one account: beyond, the one that was used longest ago ends.
 SESSIONS_MAX = 1_000
-TOKEN_SESSIONS_MAX = 50
+USER_SESSIONS_MAX = 50
 #: A one-time link opens a session once, within ten minutes. Few are good at the same time.
 LINK_SECONDS_MAX = 600.0
 LINKS_MAX = 16
@@ -34,12 +34,13 @@ _SECRET_BYTES = 32
 
 class Session:
     """
-    One browser. `token` is None for this process's own account.
+    One browser. `token` is None for this process's own account; `uid` is the account's.
     """
 
-    def __init__(self, digest: bytes, token: str | None, now: float) -> None:
+    def __init__(self, digest: bytes, token: str | None, uid: int | None, now: float) -> None:
         self.digest = digest
         self.token = token
+        self.uid = uid
         self.csrf_token = secrets.token_urlsafe(_SECRET_BYTES)
         self.began_at = now
         self.used_at = now
@@ -73,17 +74,18 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def begin(self, token: str | None, now: float) -> tuple[str, Session]:
+    def begin(self, token: str | None, uid: int | None, now: float) -> tuple[str, Session]:
         """
-        Begin a session for *token*; return what its cookie holds, and the session.
+        Begin a session for *token* of the account *uid*; return what its cookie holds, and the
+        session.
         """
-        of_token = [each for each in self._sessions.values() if each.token == token]
-        if len(of_token) >= TOKEN_SESSIONS_MAX:
-            self.end(of_token[0])
+        own = [each for each in self._sessions.values() if each.uid == uid]
+        if len(own) >= USER_SESSIONS_MAX:
+            self.end(own[0])
         if len(self._sessions) >= SESSIONS_MAX:
             self.end(next(iter(self._sessions.values())))
         secret = secrets.token_urlsafe(_SECRET_BYTES)
-        session = Session(_digest(secret), token, now)
+        session = Session(_digest(secret), token, uid, now)
         self._sessions[session.digest] = session
         return secret, session
 

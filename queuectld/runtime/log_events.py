@@ -33,6 +33,24 @@ def _runs_summed(event: Mapping[str, Any]) -> str:
     return f"Jobs in the last second beyond those told one by one: {counts}"
 
 
+def _token_made(event: Mapping[str, Any]) -> str:
+    return f"Token {_token(event)} made{_by(event)}: {event['scopes']}"
+
+
+def _token_forgotten(event: Mapping[str, Any]) -> str:
+    return f"Token {_token(event)} {event['why']}{_by(event)}"
+
+
+def _token(event: Mapping[str, Any]) -> str:
+    user = event.get("user")
+    return f"{event['token']} of {user}" if user else str(event["token"])
+
+
+def _by(event: Mapping[str, Any]) -> str:
+    by = event.get("by")
+    return f" by {by}" if by else ""
+
+
 KINDS: dict[str, Kind] = {
     # The daemon's life
     "recovered": Kind(
@@ -111,8 +129,8 @@ KINDS: dict[str, Kind] = {
         "0e7dde7a3a3e495a85105e8a0ae19b59", "Deleted output of job {id}, which is forgotten"
     ),
     # Tokens
-    "token_made": Kind("36063140ec7642099a2e48ae9ea31107", "Token {token} made: {scopes}"),
-    "token_forgotten": Kind("d7cbfcda6d1b4397b2d510fd4af9e60b", "Token {token} is {why}"),
+    "token_made": Kind("36063140ec7642099a2e48ae9ea31107", _token_made),
+    "token_forgotten": Kind("d7cbfcda6d1b4397b2d510fd4af9e60b", _token_forgotten),
     "token_refused": Kind(
         "1e434a77d32149ad85e72623a7d5b934",
         "Tokens that are not valid were refused: {count}, the last from uid {uid}",

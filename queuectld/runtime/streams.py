@@ -128,8 +128,12 @@ class Streams:
             return
         stream = LogStream(effect, job_view(self._queue, job, effect.peer))
         self._streams.append(stream)
-        if stream.tail_bytes is not None:
-            self._tell_beginning(stream)
+        try:
+            if stream.tail_bytes is not None:
+                self._tell_beginning(stream)
+        except OSError as error:
+            self._cannot_read(stream, error)
+            return
         self._step(stream)
 
     def _too_many(self, peer: Peer) -> str | None:
@@ -166,8 +170,14 @@ class Streams:
         stream.close()
         self._streams.remove(stream)
         if told:
+            self._look_at_job(stream)
             response = LogEnd(call=stream.call, job=stream.view, attempt=stream.attempt)
             self._reply(stream.client, response)
+
+    def _look_at_job(self, stream: LogStream) -> None:
+        job = self._queue.state.jobs.get(stream.number)
+        if job is not None:
+            stream.view = job_view(self._queue, job, stream.peer)
 
     def _step(self, stream: LogStream) -> None:
         """
@@ -186,15 +196,10 @@ class Streams:
             job = self._queue.state.jobs.get(stream.number)
             # Looked at before the file is read: what a run wrote before its end is then all read.
             over = job is None or self._attempt_is_over(job, stream.attempt)
-            if job is not None:
-                stream.view = job_view(self._queue, job, stream.peer)
             try:
                 sent = self._send_chunk(stream, at)
             except OSError as error:
-                self._end(stream, told=False)
-                message = f"the output could not be read: {error.strerror}"
-                refused = Refused(call=stream.call, code="try_later", message=message)
-                self._reply(stream.client, refused)
+                self._cannot_read(stream, error)
                 return
             if sent:
                 continue
@@ -214,6 +219,11 @@ class Streams:
             stream.close()
             stream.attempt, stream.offset, stream.tail_lines = stream.attempt + 1, 0, None
         stream.hungry = True
+
+    def _cannot_read(self, stream: LogStream, error: OSError) -> None:
+        self._end(stream, told=False)
+        message = f"the output could not be read: {error.strerror}"
+        self._reply(stream.client, Refused(call=stream.call, code="try_later", message=message))
 
     def _attempt_is_over(self, job: Job, attempt: int) -> bool:
         for run in reversed(job.runs or ()):
@@ -284,6 +294,7 @@ class Streams:
         """
         if self._streams:
             for stream in [each for each in self._streams if each.number == number]:
+                self._look_at_job(stream)
                 self._step(stream)
         if number in self._waits:
             self._wake_waits(number)

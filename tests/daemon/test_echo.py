@@ -119,9 +119,10 @@ def test_errors_repeat_little_of_the_input(daemon: DaemonProcess, character: str
     raw = Raw(daemon.socket)
     raw.send(HELLO)
     raw.receive()
-    error_count = 0
+    error_count = call = 0
     for length in LENGTHS:
-        for call, request in enumerate(requests(character * length), 1):
+        for request in requests(character * length):
+            call += 1
             raw.send(pack_frame(msgspec.msgpack.encode({**request, "call": call})))
             answer = raw.receive()
             while isinstance(answer, Changed) and answer.call < call:

@@ -19,6 +19,7 @@ from queuectld.core.peer import EVERYBODY, Peer
 from queuectld.core.records import TokenForgotten, TokenMade
 from queuectld.core.tokens import id_text
 from queuectld.runtime.greeting import TELL_REFUSED_MS
+from queuectld.runtime.quotas import Quotas, TooManyConnections
 from queuectld.runtime.token_text import make_secret
 
 SEED = int(os.environ.get("QUEUECTL_SEED", random.SystemRandom().randrange(1 << 32)))
@@ -230,6 +231,41 @@ def test_a_gateway_is_no_bottleneck(server: TokenServer) -> None:
     assert server.server.connection_count == 0
     with server.greet(first) as client:
         assert isinstance(received(client)[0], Welcome)
+
+
+def test_accounts_that_come_over_one_do_not_wait_for_each_other(server: TokenServer) -> None:
+    """
+    What follows a token is its account's turn, not that of whoever opened the connection: another
+    account waits for the hellos of those before it, and not for what they ask.
+    """
+    server.user_connections_max = 10
+    many = [server.connect() for _ in range(8)]
+    busy, other = server.make(), server.make(BIN.pw_uid, "bin")
+    for client in many[:-1]:
+        client.sendall(hello(busy) + statuses(1, 60))
+    many[-1].sendall(hello(other) + statuses(1, 1))
+    server.turn()
+    assert BIN.pw_uid in {peer.uid for peer in server.peers()}
+    server.turns()
+    assert len(server.asked) == 7 * 60 + 1
+    for client in many:
+        client.close()
+
+
+def test_a_connection_that_is_not_let_in_counts_as_before() -> None:
+    """
+    Whose account has no room is still one of those who opened it, until it is closed.
+    """
+    quotas = Quotas(lambda: 1)
+    gateway, own = quotas.join(GATEWAY), quotas.join(Peer(1001, "alice"))
+    with pytest.raises(TooManyConnections):
+        quotas.move(gateway, Peer(1001, "alice"))
+    assert (gateway.connection_count, own.connection_count) == (1, 1)
+    with pytest.raises(TooManyConnections):
+        quotas.join(GATEWAY)
+    quotas.leave(own)
+    assert quotas.move(gateway, Peer(1001, "alice")).connection_count == 1
+    assert quotas.join(GATEWAY).connection_count == 1
 
 
 def test_what_follows_a_token_is_its_accounts_turn(server: TokenServer) -> None:

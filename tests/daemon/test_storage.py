@@ -16,10 +16,12 @@ from queuectl.protocol import (
     Act,
     Acted,
     Action,
+    Config,
     Enqueue,
     Enqueued,
     JobSpec,
     Selection,
+    SetConfig,
     Status,
     StatusReport,
 )
@@ -99,9 +101,11 @@ def test_a_full_disk_is_a_state(daemons: Daemons) -> None:
     disk = SmallDisk(daemons, "size=24m")
     daemon = disk.daemon
     gate = f"{daemon.directory}/gate"
+    with daemon.client() as client:
+        client.call(SetConfig(key="workers", value=1), Config)
     (running,) = daemon.enqueue(f"until test -e {gate}; do sleep 0.01; done; exit 7", max_retries=0)
     daemon.pid_of(running)
-    (waiting,) = daemon.enqueue("true", delay_ms=100)
+    (waiting,) = daemon.enqueue("true")  # For the one slot.
     disk.fill()
     ids, refusal = enqueue_until_refused(daemon)
     assert refusal.code == "try_later"
@@ -111,8 +115,8 @@ def test_a_full_disk_is_a_state(daemons: Daemons) -> None:
     with open(gate, "w", encoding="ascii"):
         pass
     assert daemon.wait_for(running).runs[0].exit_code == 7
-    # Due, but nothing is started whose output could not be kept.
-    assert daemon.wait_for(waiting, "pending").runs == []
+    # The slot is free, but nothing is started whose output could not be kept.
+    assert daemon.show(waiting).job.state == "pending"
     disk.free()
     assert daemon.wait_for(waiting).job.state == "completed"
     wait_until(lambda: daemon.status().journal.state == "ok")

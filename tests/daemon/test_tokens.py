@@ -103,7 +103,7 @@ def test_a_token_ends_what_is_under_way(daemon: DaemonProcess) -> None:
         own.call(RevokeToken(id=token.token.id), Done)
         for each, answer in ((following, LogEnd), (waiting, Waited), (watching, Changed)):
             with pytest.raises(RequestRefused, match="the token was revoked") as refused:
-                each.receive(answer)
+                each.receive(answer, timeout_ms=20_000)
             assert (refused.value.code, refused.value.call) == ("denied", 0)
             with pytest.raises(ConnectionLost):
                 each.receive(answer)
@@ -125,7 +125,7 @@ def test_a_token_ends_by_itself(daemon: DaemonProcess) -> None:
             Client(daemon.socket, token=token.text) as client,
             pytest.raises(RequestRefused, match="the token has expired"),
         ):
-            client.call(Wait(ids=[job_id]), Waited)
+            client.call(Wait(ids=[job_id]), Waited, timeout_ms=20_000)
         assert [] == own.call(ListTokens(), Tokens).tokens
     wait_until(lambda: '"why":"expired"' in daemon.log)
     daemon.restart()

@@ -16,7 +16,15 @@ import pytest
 import structlog
 from daemon_process import PACKAGES
 
-from queuectld.core.records import JobEnqueued, JobMoved, RunEnded, RunStarted, store
+from queuectld.core.records import (
+    JobEnqueued,
+    JobMoved,
+    RunEnded,
+    RunStarted,
+    TokenForgotten,
+    TokenMade,
+    store,
+)
 from queuectld.core.state import State
 from queuectld.runtime import systemd_protocols
 from queuectld.runtime.job_log import EVENTS_MAX, WARNINGS_MAX, JobLog, job_fields
@@ -302,6 +310,29 @@ def test_what_wants_somebody_to_look_is_a_warning() -> None:
     ):
         job_log.tell(record, state, 0)
     assert ["info", "info", "warning", "warning"] == [level for level, _, _ in log.events]
+
+
+def test_what_becomes_of_tokens_is_told() -> None:
+    """
+    Whose it is, and who made or revoked it where that is somebody else or known; never its digest.
+    """
+    log, state = Collected(), State()
+    job_log = JobLog(log)
+    for record in (
+        TokenMade(10, 5, b"digest", ["read", "submit"], "ci", 0, 1001, "alice", "root"),
+        TokenForgotten(10, 6, "revoked", "alice", "alice"),
+        TokenForgotten(11, 7, "expired"),
+    ):
+        job_log.tell(record, state, 5_000)
+    entries = [entry(level, event=event, **fields) for level, event, fields in log.events]
+    assert [
+        "Token 000000000a of alice made by root: read,submit",
+        "Token 000000000a of alice revoked by alice",
+        "Token 000000000b expired",
+    ] == [each["MESSAGE"] for each in entries]
+    made = entries[0]
+    assert ("000000000a", "root") == (made["QUEUECTL_TOKEN"], made["QUEUECTL_BY"])
+    assert "digest" not in str(entries)
 
 
 def test_a_busy_second_is_summed_up() -> None:

@@ -13,13 +13,16 @@ from queuectl.web.guard import REFUSAL_LINE_SECONDS
 WEB = Document("docs/web.md")
 LIMITS = {
     arrival: ("URL_BYTES_MAX", "HEADERS_BYTES_MAX", "HEADERS_MAX", "HEAD_BYTES_MAX"),
-    connections: ("HEAD_SECONDS_MAX", "CONNECTIONS_MAX"),
-    bodies: ("BODY_BYTES_MAX", "FORM_BYTES_MAX", "BODIES_BYTES_MAX", "BODY_SECONDS_MAX"),
+    connections: ("HEAD_SECONDS_MAX", "CONNECTIONS_MAX", "USER_CONNECTIONS_MAX"),
+    bodies: (
+        *("BODY_BYTES_MAX", "FORM_BYTES_MAX", "LOGIN_BYTES_MAX"),
+        *("BODIES_BYTES_MAX", "USER_BODIES_BYTES_MAX", "BODY_SECONDS_MAX"),
+    ),
     serving: ("WEBSOCKET_BYTES_MAX", "UNREAD_MS_MAX"),
     gateway: ("LINKS_MAX",),
     link: ("CALLS_MAX",),
     sessions: (
-        *("SESSIONS_MAX", "TOKEN_SESSIONS_MAX"),
+        *("SESSIONS_MAX", "USER_SESSIONS_MAX"),
         *("IDLE_SECONDS_MAX", "AGE_SECONDS_MAX", "LINK_SECONDS_MAX"),
     ),
     throttle: ("ADDRESS_FAILURES_MAX", "ALL_FAILURES_MAX"),

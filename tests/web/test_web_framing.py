@@ -9,7 +9,7 @@ from gateway_process import GatewayProcess
 from raw_http import RawHttp, statuses
 
 from queuectl.web.arrival import HEAD_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX
-from queuectl.web.bodies import BODY_BYTES_MAX, FORM_BYTES_MAX
+from queuectl.web.bodies import BODY_BYTES_MAX, FORM_BYTES_MAX, LOGIN_BYTES_MAX
 from queuectl.web.connections import HEAD_SECONDS_MAX
 
 FORM = "Content-Type: application/x-www-form-urlencoded"
@@ -118,8 +118,9 @@ def test_heads_that_are_too_long(
 @pytest.mark.parametrize(
     ("path", "kind", "bytes_max"),
     [
-        ("/login", "application/x-www-form-urlencoded", FORM_BYTES_MAX),
-        ("/login", "application/json", BODY_BYTES_MAX),
+        ("/login", "application/x-www-form-urlencoded", LOGIN_BYTES_MAX),
+        ("/theme", "application/x-www-form-urlencoded", FORM_BYTES_MAX),
+        ("/theme", "application/json", BODY_BYTES_MAX),
     ],
 )
 def test_bodies_that_are_too_long(
@@ -129,12 +130,13 @@ def test_bodies_that_are_too_long(
     A body that says it is too long is refused at once, unread; one that does not say, when it is.
     """
     before = tries(gateway)
+    head = [f"Authorization: Bearer {gateway.make_token()}", f"Content-Type: {kind}"]
     with RawHttp(gateway) as http:
-        http.request("POST", path, [f"Content-Type: {kind}", f"Content-Length: {bytes_max + 1}"])
+        http.request("POST", path, [*head, f"Content-Length: {bytes_max + 1}"])
         assert 413 == http.read_status()
     chunk = b"%x\r\n%s\r\n" % (65_536, b"a" * 65_536)
     with RawHttp(gateway) as http:
-        http.request("POST", path, [f"Content-Type: {kind}", "Transfer-Encoding: chunked"])
+        http.request("POST", path, [*head, "Transfer-Encoding: chunked"])
         for _ in range(bytes_max // 65_536 + 1):
             http.send(chunk)
         assert 413 == http.read_status()

@@ -22,7 +22,7 @@ def test_a_session_ends_when_nobody_uses_it() -> None:
     Each use begins its idle time anew; after that its cookie is worth nothing.
     """
     sessions = Sessions()
-    secret, session = sessions.begin("t", 0.0)
+    secret, session = sessions.begin("t", 1000, 0.0)
     idle = limits.IDLE_SECONDS_MAX
     assert session is sessions.find(secret, idle)
     assert session is sessions.find(secret, 2 * idle)
@@ -36,7 +36,7 @@ def test_a_session_ends_when_it_is_old() -> None:
     However much it is used.
     """
     sessions = Sessions()
-    secret, session = sessions.begin("t", 0.0)
+    secret, session = sessions.begin("t", 1000, 0.0)
     now = 0.0
     while now <= limits.AGE_SECONDS_MAX:
         assert session is sessions.find(secret, now)
@@ -49,21 +49,22 @@ def test_sessions_are_swept() -> None:
     A session whose browser never comes back is forgotten all the same.
     """
     sessions = Sessions()
-    _, session = sessions.begin("t", 0.0)
+    _, session = sessions.begin("t", 1000, 0.0)
     sessions.sweep(limits.IDLE_SECONDS_MAX)
     assert not session.ended
     sessions.sweep(limits.IDLE_SECONDS_MAX + 1)
     assert session.ended
 
 
-def test_sessions_of_one_token_are_few() -> None:
+def test_sessions_of_one_account_are_few() -> None:
     """
-    Whoever logs in without end loses their own sessions first, and nobody else's.
+    Whoever logs in without end, with whatever tokens, loses their own sessions first, and nobody
+    else's.
     """
     sessions = Sessions()
-    _, other = sessions.begin("other", 0.0)
-    own = [sessions.begin("own", 1.0)[1] for _ in range(limits.TOKEN_SESSIONS_MAX + 5)]
-    assert [True] * 5 + [False] * limits.TOKEN_SESSIONS_MAX == [each.ended for each in own]
+    _, other = sessions.begin("other", 1001, 0.0)
+    own = [sessions.begin(f"own {i}", 1000, 1.0)[1] for i in range(limits.USER_SESSIONS_MAX + 5)]
+    assert [True] * 5 + [False] * limits.USER_SESSIONS_MAX == [each.ended for each in own]
     assert not other.ended
 
 
@@ -72,9 +73,9 @@ def test_sessions_are_bounded() -> None:
     Of all sessions, the one that was used longest ago ends when there are too many.
     """
     sessions = Sessions()
-    made = [sessions.begin(f"{i}", 0.0) for i in range(limits.SESSIONS_MAX)]
+    made = [sessions.begin(f"{i}", i, 0.0) for i in range(limits.SESSIONS_MAX)]
     sessions.find(made[0][0], 1.0)
-    sessions.begin("new", 2.0)
+    sessions.begin("new", -1, 2.0)
     assert [False, True, False] == [session.ended for _, session in made[:3]]
     assert limits.SESSIONS_MAX == len(sessions)
 
@@ -86,7 +87,7 @@ def test_an_ended_session_takes_its_requests_along() -> None:
 
     async def run() -> bool:
         sessions = Sessions()
-        _, session = sessions.begin("t", 0.0)
+        _, session = sessions.begin("t", 1000, 0.0)
         task = asyncio.create_task(asyncio.Event().wait())
         session.tasks.add(task)
         sessions.end_of_token("t")
@@ -116,7 +117,7 @@ def test_csrf_tokens() -> None:
     Each session has its own.
     """
     sessions = Sessions()
-    one, other = (sessions.begin("t", 0.0)[1] for _ in range(2))
+    one, other = (sessions.begin("t", 1000, 0.0)[1] for _ in range(2))
     assert one.has_csrf_token(one.csrf_token)
     assert not one.has_csrf_token(other.csrf_token)
     assert not one.has_csrf_token("é")
