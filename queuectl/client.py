@@ -211,7 +211,7 @@ class Client:
         try:
             return self.call(request, Enqueued)
         except ConnectionLost:
-            self._open()
+            self._reopen()
             return self.call(request, Enqueued)
 
     def wait_for_hangup(self, timeout_ms: int) -> None:
@@ -262,6 +262,12 @@ class Client:
                 raise
             self._start()
             return connect(self.path)
+
+    def _reopen(self) -> None:
+        """
+        Connect again to a daemon that was there a moment ago.
+        """
+        self._open()
 
     def _open(self) -> None:
         self._socket = self._dial()
