@@ -3,16 +3,17 @@ A connection to a daemon through its gateway: a WebSocket that carries the frame
 socket, each a binary message of its own, length included. To a client it is a socket.
 
 There is no thread: bytes go through the WebSocket protocol of `websockets` when the client sends or
-receives. The gateway's pings are answered whenever the client receives, which is when it waits.
-What ends the connection, on the WebSocket or below it, is the end of the stream; why opening failed
-is one of the client's ordinary errors.
+receives. The gateway's pings are answered whenever the client receives, which is when it waits, and
+between the fragments of a long frame, which may be on its way for minutes. What ends the
+connection, on the WebSocket or below it, is the end of the stream; why opening failed is one of the
+client's ordinary errors.
 """
 
 import socket
 import ssl
 import time
 from collections import deque
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn
 
 import msgspec
 from websockets.client import ClientProtocol
@@ -31,6 +32,7 @@ from queuectl.errors import (
     UsageError,
 )
 from queuectl.framing import FRAME_BYTES_MAX, LENGTH_BYTES
+from queuectl.remote import Address
 
 TUNNEL_PATH: Final = "/api/v1/tunnel"
 #: A frame with its length: no message is longer.
@@ -39,6 +41,8 @@ MESSAGE_BYTES_MAX = LENGTH_BYTES + FRAME_BYTES_MAX
 #: From the first packet to the gateway's answer, which may wait for a daemon that restarts.
 OPEN_SECONDS_MAX = 15.0
 _RECEIVE_BYTES = 64 << 10
+#: Longer frames are sent in fragments of so much: even slow lines take one within seconds.
+_FRAGMENT_BYTES = 64 << 10
 #: A peer that is silently gone (a cable, a laptop asleep) is noticed within about a minute.
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -49,21 +53,6 @@ _KEEPALIVE = (
 #: What a proxy says while nobody behind it answers, and a gateway while its daemon does not.
 _AWAY = (502, 503, 504)
 _REASON_CHARS_MAX = 200
-
-
-class Address(Protocol):
-    """
-    Where the gateway is; see remote.py.
-    """
-
-    @property
-    def scheme(self) -> str: ...
-    @property
-    def host(self) -> str: ...
-    @property
-    def port(self) -> int: ...
-    @property
-    def url(self) -> str: ...
 
 
 class Tunnel:
@@ -106,10 +95,7 @@ class Tunnel:
         view = memoryview(data)
         while view:
             size = LENGTH_BYTES + int.from_bytes(view[:LENGTH_BYTES], "big")
-            if self._protocol.state is not State.OPEN:
-                raise BrokenPipeError("the tunnel is closed")
-            self._protocol.send_binary(bytes(view[:size]))
-            self._flush()
+            self._send_frame(view[:size])
             view = view[size:]
 
     def recv(self, _size: int) -> bytes:
@@ -180,6 +166,35 @@ class Tunnel:
         raise DaemonUnreachable(f"{self._url} hung up before it answered")
 
     # --- bytes ----------------------------------------------------------------------------------
+
+    def _send_frame(self, frame: memoryview) -> None:
+        for start in range(0, len(frame), _FRAGMENT_BYTES):
+            if start:
+                self._take_arrived()
+            if self._protocol.state is not State.OPEN:
+                raise BrokenPipeError("the tunnel is closed")
+            fragment = bytes(frame[start : start + _FRAGMENT_BYTES])
+            last = start + _FRAGMENT_BYTES >= len(frame)
+            if start:
+                self._protocol.send_continuation(fragment, fin=last)
+            else:
+                self._protocol.send_binary(fragment, fin=last)
+            self._flush()
+
+    def _take_arrived(self) -> None:
+        """
+        Take what has arrived, without waiting.
+        """
+        self._socket.settimeout(0)
+        try:
+            data = self._socket.recv(_RECEIVE_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        except OSError:
+            data = b""
+        finally:
+            self._socket.settimeout(None)
+        self._take(data)
 
     def _read(self, deadline: float | None) -> bytes:
         left = None

@@ -54,7 +54,8 @@ class Changed(Message, frozen=True, tag="changed"):
     What happened since the answer before, in order.
 
     `missed_count` changes are not among these, because there were too many or the connection was
-    slow. `tables` names what else changed as a whole: "queues", "settings", "workers".
+    slow; whether they would have passed the filters is not known. `tables` names what else changed
+    as a whole: "queues", "settings", "workers".
     """
 
     changes: list[JobChange] = field(default_factory=list)

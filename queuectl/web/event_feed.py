@@ -22,7 +22,10 @@ from queuectl.web.feed import End, Feed
 from queuectl.web.link import Link
 
 #: How many changes are kept for browsers that are slow or come back.
-KEPT_CHANGES_MAX = 5_000
+KEPT_CHANGES_MAX = 2_000
+#: Filters through which a batch's text is made once, for all who have that filter. Who invents many
+#: has each made anew: they would fill the memory.
+SHARED_FILTERS_MAX = 8
 #: How long a daemon that hangs up is left alone.
 RETRY_SECONDS = 0.2
 
@@ -84,11 +87,14 @@ class Batch:
         """
         Return the changes that pass a filter as JSON; None if there is nothing to tell.
         """
-        if filtered not in self._told:
-            changes = [change for change in self.changes if filtered.passes(change)]
-            message = ChangedMessage(changes=changes, tables=self.tables)
-            self._told[filtered] = encode(message) if changes or self.tables else None
-        return self._told[filtered]
+        if filtered in self._told:
+            return self._told[filtered]
+        changes = [change for change in self.changes if filtered.passes(change)]
+        message = ChangedMessage(changes=changes, tables=self.tables)
+        told = encode(message) if changes or self.tables else None
+        if len(self._told) < SHARED_FILTERS_MAX:
+            self._told[filtered] = told
+        return told
 
 
 class Changes(Struct, frozen=True, kw_only=True):

@@ -316,6 +316,8 @@ class EventStream(StreamingResponse):
 
 def _as_events(make: Callable[[HTTPConnection], Frames]) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
+        if request.method == "HEAD":
+            return Response(media_type=EventStream.media_type)
         frames = make(request)
         try:
             await anext(frames)
@@ -360,7 +362,8 @@ async def _send_until_spoken_to(websocket: WebSocket, frames: Frames) -> None:
     finally:
         for task in (sending, hearing):
             task.cancel()
-        await asyncio.wait({sending, hearing})
+        # What became of them does not matter any more: the connection ends.
+        await asyncio.gather(sending, hearing, return_exceptions=True)
 
 
 async def _send_all(websocket: WebSocket, frames: Frames) -> None:

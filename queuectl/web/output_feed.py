@@ -8,7 +8,7 @@ a piece at a time, until its position is within what the feed keeps, and goes on
 where the feed begins and the step into it are not interrupted by anything.
 
 A piece never ends within a character, unless the job does. It is told as text where it is UTF-8 as
-a whole, else in base64.
+a whole and holds no NUL (JSON would make six bytes of each), else in base64.
 """
 
 import asyncio
@@ -113,8 +113,11 @@ class Piece:
             text: str | UnsetType = UNSET
             coded: str | UnsetType = UNSET
             try:
-                text = self.data.decode()
+                if b"\0" not in self.data:
+                    text = self.data.decode()
             except UnicodeDecodeError:
+                pass
+            if text is UNSET:
                 coded = base64.b64encode(self.data).decode()
             message = OutputMessage(
                 stream="output",

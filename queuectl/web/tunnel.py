@@ -86,19 +86,19 @@ class Tunnels:
         Serve one WebSocket.
         """
         gateway: Gateway = scope["app"].state.gateway
-        try:
-            connection = await self._dial(scope[VISITOR])
-        except Refusal as refusal:
-            await answer(refusal, scope, send)
-            return
         self._count += 1
         try:
-            await receive()  # websocket.connect
-            await send({"type": "websocket.accept"})
-            await _serve(gateway, connection, receive, send)
+            connection = await self._dial(scope[VISITOR])
+            try:
+                await receive()  # websocket.connect
+                await send({"type": "websocket.accept"})
+                await _serve(gateway, connection, receive, send)
+            finally:
+                connection.close()
+        except Refusal as refusal:
+            await answer(refusal, scope, send)
         finally:
             self._count -= 1
-            connection.close()
 
     async def _dial(self, visitor: Visitor) -> Connection:
         """
@@ -107,7 +107,7 @@ class Tunnels:
         """
         if visitor.session is not None or visitor.link.token is None:
             raise Refusal(403, "denied", "a tunnel takes a token: Authorization: Bearer TOKEN")
-        if self._count >= TUNNELS_MAX:
+        if self._count > TUNNELS_MAX:
             wait = {"Retry-After": "5"}
             raise Refusal(503, "try_later", f"{TUNNELS_MAX} tunnels are open already", wait)
         try:

@@ -70,7 +70,7 @@ class Account(NamedTuple):
         """
         Return `body` as it is executed: the directory found, the account in the environment.
         """
-        cwd = directory_of(body.cwd, self.env[b"HOME"])
+        cwd = directory_of(body.cwd, self.env.get(b"HOME"))
         return body._replace(cwd=cwd, env=self.environment(body.env))
 
 

@@ -128,8 +128,12 @@ class Streams:
             return
         stream = LogStream(effect, job_view(self._queue, job, effect.peer))
         self._streams.append(stream)
-        if stream.tail_bytes is not None:
-            self._tell_beginning(stream)
+        try:
+            if stream.tail_bytes is not None:
+                self._tell_beginning(stream)
+        except OSError as error:
+            self._cannot_read(stream, error)
+            return
         self._step(stream)
 
     def _too_many(self, peer: Peer) -> str | None:
@@ -195,10 +199,7 @@ class Streams:
             try:
                 sent = self._send_chunk(stream, at)
             except OSError as error:
-                self._end(stream, told=False)
-                message = f"the output could not be read: {error.strerror}"
-                refused = Refused(call=stream.call, code="try_later", message=message)
-                self._reply(stream.client, refused)
+                self._cannot_read(stream, error)
                 return
             if sent:
                 continue
@@ -218,6 +219,11 @@ class Streams:
             stream.close()
             stream.attempt, stream.offset, stream.tail_lines = stream.attempt + 1, 0, None
         stream.hungry = True
+
+    def _cannot_read(self, stream: LogStream, error: OSError) -> None:
+        self._end(stream, told=False)
+        message = f"the output could not be read: {error.strerror}"
+        self._reply(stream.client, Refused(call=stream.call, code="try_later", message=message))
 
     def _attempt_is_over(self, job: Job, attempt: int) -> bool:
         for run in reversed(job.runs or ()):

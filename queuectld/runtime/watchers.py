@@ -4,7 +4,8 @@ Clients that watch the queue: each durable fact about a job is told to those for
 A watcher costs what it is sent and no more. It is sent a message at once and then at most every
 WINDOW_MS; of one window CHANGES_MAX changes are kept and the others counted. So a queue that takes
 30,000 jobs a second does no more for a watcher than one that takes 2,000, and the watcher, who
-could not show them anyway, looks at the whole again. To a connection that does not take what it is
+could not show them anyway, looks at the whole again; what is only counted is not held to its
+filters, which would cost as much as to tell it. To a connection that does not take what it is
 sent nothing is kept at all, only counted. When nobody watches, a batch costs one comparison.
 """
 
@@ -60,11 +61,11 @@ class Watcher:
 
     def wants(self, job: Job, state_name: str, state: State) -> bool:
         """
-        Whether a change of *job*, after which it is in a state, is this watcher's to know.
+        Whether a change of *job*, after which it is in a state, passes the filters. That the job
+        exists for the watcher is seen to before.
         """
         return (
-            self.peer.sees(job)
-            and (self._numbers is None or job.number in self._numbers)
+            (self._numbers is None or job.number in self._numbers)
             and (not self._states or state_name in self._states)
             and self._queue in (None, job.queue.name)
             and (self._user is None or state.spec(job).user == self._user)
@@ -91,6 +92,10 @@ class Watchers:
         self._send = send
         self._may_stream = may_stream
         self._watchers: list[Watcher] = []
+        #: Those for whom every job exists, and for each account those for whom only its own do: who
+        #: watches costs nothing when others' jobs change.
+        self._admins: list[Watcher] = []
+        self._of_account: dict[int | None, list[Watcher]] = {}
 
     def open(self, effect: WatchJobs) -> None:
         """
@@ -103,6 +108,7 @@ class Watchers:
             self._reply(watcher.client, refused)
             return
         self._watchers.append(watcher)
+        self._sort()
         self._send(watcher.client, Changed(call=watcher.call))
 
     def _too_many(self, watcher: Watcher) -> str | None:
@@ -118,7 +124,17 @@ class Watchers:
         """
         A connection ended: nobody watches there any more.
         """
-        self._watchers = [each for each in self._watchers if each.client != client]
+        remaining = [each for each in self._watchers if each.client != client]
+        if len(remaining) < len(self._watchers):
+            self._watchers = remaining
+            self._sort()
+
+    def _sort(self) -> None:
+        self._admins = [each for each in self._watchers if each.peer.admin]
+        self._of_account = {}
+        for watcher in self._watchers:
+            if not watcher.peer.admin:
+                self._of_account.setdefault(watcher.peer.uid, []).append(watcher)
 
     def tell(self, records: Iterable[Record]) -> None:
         """
@@ -152,11 +168,11 @@ class Watchers:
         it was forgotten. What is kept is made once.
         """
         change = None
-        for watcher in self._watchers:
-            if not watcher.wants(job, state_name, self._state):
-                continue
+        for watcher in (*self._admins, *self._of_account.get(job.owner, ())):
             if len(watcher.changes) >= CHANGES_MAX:
                 watcher.missed_count += 1
+                continue
+            if not watcher.wants(job, state_name, self._state):
                 continue
             if change is None:
                 spec = self._state.spec(job)
@@ -184,6 +200,7 @@ class Watchers:
         may_stream = self._may_stream(watcher.client)
         if may_stream is None:
             self._watchers.remove(watcher)
+            self._sort()
             return
         if not may_stream:
             watcher.missed_count += len(watcher.changes)

@@ -63,15 +63,17 @@ class Visit:
         """
         Return the next message of the protocol; None when the client has hung up.
         """
+        data = b""
         while True:
             frame = self.next_event()
             if frame is None:
                 return None
             assert isinstance(frame, Frame)
-            if frame.opcode is Opcode.BINARY:
-                data = bytes(frame.data)
-                assert int.from_bytes(data[:4], "big") == len(data) - 4
-                return _decode(data[4:])
+            if frame.opcode in (Opcode.BINARY, Opcode.CONT):
+                data += bytes(frame.data)
+                if frame.fin:
+                    assert int.from_bytes(data[:4], "big") == len(data) - 4
+                    return _decode(data[4:])
 
     def send(self, message: Message) -> None:
         """

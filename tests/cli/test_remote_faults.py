@@ -134,6 +134,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         if not path.exists():
             command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"]
             command += ["ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=test"]
+            command += ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
             command += ["-addext", f"subjectAltName={name}", "-keyout", str(path)]
             done = subprocess.run([*command, "-out", "-"], capture_output=True, check=True)
             path.write_bytes(path.read_bytes() + done.stdout)

@@ -4,6 +4,7 @@ Requirements on the tunnel to another machine's daemon: to a client it is the da
 
 import pytest
 from gateway_twin import GatewayTwin, Visit
+from websockets.frames import Frame, Opcode
 
 from queuectl import __version__
 from queuectl.errors import CallTimedOut, ConnectionLost
@@ -13,6 +14,7 @@ from queuectl.protocol import (
     Enqueue,
     Enqueued,
     GetConfig,
+    Hello,
     JobSpec,
     LogEnd,
     Logs,
@@ -104,6 +106,29 @@ def test_the_largest_frame_fits() -> None:
         stream.close()
 
 
+def test_pings_are_answered_while_a_long_frame_is_sent() -> None:
+    """
+    Over a slow line a frame takes longer than the gateway waits for a sign of life.
+    """
+    seen: list[Opcode] = []
+
+    def script(visit: Visit) -> None:
+        visit.accept()
+        assert isinstance(visit.receive(), Hello)
+        visit.websocket.send_ping(b"still there?")
+        visit.flush()
+        # What was sent by now is as much as there is room for on the way: not the whole frame.
+        while Opcode.PONG not in seen:
+            frame = visit.next_event()
+            assert isinstance(frame, Frame)
+            seen.append(frame.opcode)
+            assert frame.opcode is Opcode.PONG or not frame.fin, "the pong came after the frame"
+
+    with GatewayTwin(script) as twin, client_of(twin) as client, pytest.raises(ConnectionLost):
+        client.call(Logs(id="i" * (FRAME_BYTES_MAX - 60)), LogEnd)
+    assert Opcode.BINARY in seen
+
+
 def test_pings_do_not_put_off_a_timeout() -> None:
     """
     A call's time is over when it is over, whatever arrives meanwhile that is no answer.
@@ -168,7 +193,8 @@ def test_a_message_that_is_too_long_ends_the_tunnel() -> None:
 
 def test_an_enqueue_is_repeated_over_a_new_tunnel() -> None:
     """
-    With the same request id, so that nothing is made twice; and it takes nothing over from here.
+    With the same request id, so that nothing is made twice, and after a restart of the other end,
+    which is waited for; and it takes nothing over from here.
     """
     seen: list[Enqueue] = []
 
@@ -176,11 +202,15 @@ def test_an_enqueue_is_repeated_over_a_new_tunnel() -> None:
         visit.accept()
         seen.append(visit.greet())
 
+    def restart(visit: Visit) -> None:
+        visit.read_request()
+        visit.answer("HTTP/1.1 503 Service Unavailable\nContent-Length: 0\n\n")
+
     def take(visit: Visit) -> None:
         lose(visit)
         visit.send(Enqueued(call=seen[-1].call, ids=["1"]))
 
-    with GatewayTwin(lose, take) as twin, client_of(twin) as client:
+    with GatewayTwin(lose, restart, take) as twin, client_of(twin) as client:
         assert ["1"] == client.enqueue([JobSpec(command="x")]).ids
 
     assert seen[0] == seen[1]

@@ -11,6 +11,7 @@ from daemon_process import DaemonProcess, wait_until
 from raw_connection import HELLO, Raw
 
 from queuectl.client import Client
+from queuectl.errors import RequestRefused
 from queuectl.framing import pack_frame
 from queuectl.protocol import (
     Act,
@@ -307,6 +308,23 @@ def test_output_from_its_end(daemon: DaemonProcess) -> None:
         assert more.at is not None
         assert daemon.show(job_id).job.started_at <= more.at
         assert isinstance(next(answers), LogEnd)
+
+
+def test_output_that_cannot_be_read(daemon: DaemonProcess) -> None:
+    """
+    A file that cannot be opened refuses who asks for its end, and nobody else.
+    """
+    (job_id,) = daemon.enqueue("echo hello")
+    daemon.wait_for(job_id)
+    path = f"{daemon.state_dir}/output/0/1.1.log"
+    os.unlink(path)
+    os.symlink("/etc/hostname", path)  # Which no daemon made: it is not followed.
+    with Client(daemon.socket) as client:
+        answers = client.stream(Logs(id=job_id, tail_bytes=4), Output, LogEnd)
+        with pytest.raises(RequestRefused, match="could not be read") as refused:
+            next(answers)
+    assert "try_later" == refused.value.code
+    assert "completed" == daemon.state(job_id)
 
 
 def test_output_of_a_job_that_has_not_begun(daemon: DaemonProcess) -> None:

@@ -65,7 +65,9 @@ ROWS = {
     "config set": Row("config set retention_count 77", "77"),
     "config unset": Row("config unset retention_count"),
     "web": Row("web", "web: serves the queue of this machine", 2),
-    "web token create": Row("web token create x", "denied", 77),
+    "web token create": Row(
+        "web token create x", "a token makes no tokens; on the host itself: ", 77
+    ),
     "web token list": Row("web token list"),
     "web token revoke": Row("web token revoke none", "none", 3),
     "daemon start": Row("daemon start", "starts a daemon of this machine", 2),
@@ -88,7 +90,7 @@ def test_every_command_has_a_row() -> None:
     """
     A new command says here what it does from another machine.
     """
-    assert set(names()) <= set(ROWS)
+    assert sorted(names()) == sorted(ROWS)
 
 
 @pytest.fixture

@@ -73,7 +73,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tls")
     new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     new += ["-nodes", "-days", "2"]
-    own = ["-subj", "/CN=authority", "-keyout", f"{directory}/ca.key", "-out"]
+    use = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+    own = [*use, "-subj", "/CN=authority", "-keyout", f"{directory}/ca.key", "-out"]
     tool(*new, *own, f"{directory}/ca.pem")
     signed = ["-CA", f"{directory}/ca.pem", "-CAkey", f"{directory}/ca.key", "-subj", "/CN=there"]
     signed += ["-addext", "basicConstraints=CA:FALSE", "-addext", f"subjectAltName=IP:{THERE}"]

@@ -22,7 +22,7 @@ from websockets.sync.client import connect
 from queuectl.client import Client
 from queuectl.protocol import Done
 from queuectl.tokens import RevokeToken, id_of
-from queuectl.web import hub
+from queuectl.web import event_feed, feed, hub, output_feed
 
 #: More than everything on the way can hold: what the gateway keeps, and the buffers of sockets.
 FLOOD_BYTES = 24 << 20
@@ -139,6 +139,11 @@ def test_limits_are_documented() -> None:
     documented = {plain(row[0]): int(row[1].replace(",", "")) for row in rows}
     assert documented == {name: value for name, value in vars(hub).items() if name.endswith("_MAX")}
     assert all(row[2] for row in rows)
+    prose = " ".join(Document("docs/web.md").text.split())
+    assert f"the last {output_feed.KEPT_BYTES_MAX >> 10} KiB of an output" in prose
+    assert f"the last {event_feed.KEPT_CHANGES_MAX:,} changes" in prose
+    assert f"`tail_bytes=N` (at most {output_feed.TAIL_BYTES:,})" in prose
+    assert f"at least every {feed.BEAT_SECONDS:.0f} seconds" in prose
 
 
 # --- slow ----------------------------------------------------------------------------------------

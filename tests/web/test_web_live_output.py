@@ -291,6 +291,15 @@ def test_what_makes_no_sense(web_daemon: DaemonProcess, client: httpx.Client) ->
         assert (status, code) == (answer.status_code, answer.json()["code"]), path
 
 
+def test_who_asks_for_the_head_alone(web_daemon: DaemonProcess, client: httpx.Client) -> None:
+    """
+    Is answered at once; there is no stream that nobody could read.
+    """
+    (job_id,) = web_daemon.enqueue("true", hold=True)
+    answer = client.head(stream_path(job_id))
+    assert answer.headers["content-type"].startswith("text/event-stream")
+
+
 # --- restarts ------------------------------------------------------------------------------------
 
 

