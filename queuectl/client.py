@@ -307,6 +307,8 @@ class Client:
             ) from error
         except UnicodeEncodeError as error:
             raise UsageError(f"{error.object!a} is not valid UTF-8") from error
+        except OverflowError as error:
+            raise UsageError("a number is beyond 64 bits") from error
 
     def _write(self, data: bytes) -> None:
         try:

@@ -16,6 +16,8 @@ from queuectl.protocol import HOME, PRIORITY_NAMES, SPAN_MS_MAX, JobSpec
 from queuectl.views import ON_LOST, OUTPUTS
 
 #: Fields of which one is enough: an option for one of them sets the others of the JSON aside.
+#: Beyond any limit of the daemon, which says what that is; within what the wire can carry.
+_WHOLE_MAX = (1 << 63) - 1
 _WHAT_RUNS = ("command", "argv", "script")
 _ALTERNATIVES = (_WHAT_RUNS, ("run_at", "delay_ms"))
 
@@ -145,14 +147,15 @@ def _argv(value: object, now: int) -> list[str]:
 
 
 def _whole(value: object, rule: str) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    count = value if isinstance(value, int) and not isinstance(value, bool) else None
     try:
         if isinstance(value, str) and value.isascii() and "_" not in value:
-            return int(value)
+            count = int(value)
     except ValueError:
         pass
-    raise ValueError(rule)
+    if count is None or abs(count) > _WHOLE_MAX:
+        raise ValueError(rule)
+    return count
 
 
 def _retries(value: object, _now: int) -> int:
@@ -181,12 +184,12 @@ def _span(value: object, _now: int) -> int:
     from queuectl.durations import parse_duration
 
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        span_ms = round(value * 1000)
+        span_ms = value * 1000
     else:
         span_ms = parse_duration(value if isinstance(value, str) else "")
     if span_ms > SPAN_MS_MAX:
         raise ValueError("must be at most ten years")
-    return span_ms
+    return round(span_ms)
 
 
 def _timeout(value: object, now: int) -> int:

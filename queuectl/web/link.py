@@ -192,6 +192,8 @@ def pack(message: Message) -> bytes:
         ) from error
     except UnicodeEncodeError as error:
         raise UsageError(f"{error.object!a} is not valid UTF-8") from error
+    except OverflowError as error:
+        raise UsageError("a number is beyond 64 bits") from error
 
 
 class _Calls:
