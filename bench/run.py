@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import accounts, activation, crowd, live, million, pipeline, runs, scrape, startup
+from bench import accounts, activation, crowd, live, million, pipeline, rest, runs, scrape, startup
 from bench.rows import Row, table
 from bench.service import ROOT, Place
 
@@ -29,6 +29,7 @@ FIGURES: dict[str, Callable[[Place], list[Row]]] = {
     "activation": activation.measure,
     "crowd": crowd.measure,
     "live": live.measure,
+    "rest": rest.measure,
     "scrape": scrape.measure,
 }
 

@@ -211,7 +211,7 @@ class Client:
         try:
             return self.call(request, Enqueued)
         except ConnectionLost:
-            self._open()
+            self._reopen()
             return self.call(request, Enqueued)
 
     def wait_for_hangup(self, timeout_ms: int) -> None:
@@ -263,6 +263,12 @@ class Client:
             self._start()
             return connect(self.path)
 
+    def _reopen(self) -> None:
+        """
+        Connect again to a daemon that was there a moment ago.
+        """
+        self._open()
+
     def _open(self) -> None:
         self._socket = self._dial()
         self._reader = FrameReader()
@@ -301,6 +307,8 @@ class Client:
             ) from error
         except UnicodeEncodeError as error:
             raise UsageError(f"{error.object!a} is not valid UTF-8") from error
+        except OverflowError as error:
+            raise UsageError("a number is beyond 64 bits") from error
 
     def _write(self, data: bytes) -> None:
         try:

@@ -14,6 +14,7 @@ FRAME_BYTES_MAX = 4 << 20
 
 _LENGTH = struct.Struct(">I")
 LENGTH_BYTES = _LENGTH.size
+_pack_length, _unpack_length = _LENGTH.pack, _LENGTH.unpack_from
 
 
 class FrameTooLong(Exception):
@@ -30,9 +31,10 @@ def pack_frame(payload: bytes) -> bytes:
     """
     Return *payload* with its length in front. Raises FrameTooLong.
     """
-    if len(payload) > FRAME_BYTES_MAX:
-        raise FrameTooLong(len(payload))
-    return _LENGTH.pack(len(payload)) + payload
+    size = len(payload)
+    if size > FRAME_BYTES_MAX:
+        raise FrameTooLong(size)
+    return _pack_length(size) + payload
 
 
 class FrameReader:
@@ -55,20 +57,18 @@ class FrameReader:
         """
         Return the next whole payload, or None until more bytes are fed. Raises FrameTooLong.
         """
-        buffer = self._buffer
-        body = self._start + LENGTH_BYTES
-        if len(buffer) < body:
-            self._forget_given_out()
-            return None
-        (size,) = _LENGTH.unpack_from(buffer, self._start)
-        if size > FRAME_BYTES_MAX:
-            raise FrameTooLong(size)
-        end = body + size
-        if len(buffer) < end:
-            self._forget_given_out()
-            return None
-        self._start = end
-        return bytes(buffer[body:end])
+        buffer, start = self._buffer, self._start
+        body = start + LENGTH_BYTES
+        if len(buffer) >= body:
+            (size,) = _unpack_length(buffer, start)
+            if size > FRAME_BYTES_MAX:
+                raise FrameTooLong(size)
+            end = body + size
+            if len(buffer) >= end:
+                self._start = end
+                return bytes(buffer[body:end])
+        self._forget_given_out()
+        return None
 
     def _forget_given_out(self) -> None:
         # Now, not when more comes: who sent a long frame and then nothing holds no memory for it.

@@ -16,7 +16,10 @@ from queuectl.protocol import HOME, PRIORITY_NAMES, SPAN_MS_MAX, JobSpec
 from queuectl.views import ON_LOST, OUTPUTS
 
 #: Fields of which one is enough: an option for one of them sets the others of the JSON aside.
-_ALTERNATIVES = (("command", "argv", "script"), ("run_at", "delay_ms"))
+#: Beyond any limit of the daemon, which says what that is; within what the wire can carry.
+_WHOLE_MAX = (1 << 63) - 1
+_WHAT_RUNS = ("command", "argv", "script")
+_ALTERNATIVES = (_WHAT_RUNS, ("run_at", "delay_ms"))
 
 
 def fields_of(document: object, now: int) -> dict[str, Any]:
@@ -41,6 +44,18 @@ def make_spec(fields: Mapping[str, Any], options: Mapping[str, Any]) -> JobSpec:
     """
     Return the job of *fields* and *options*, both as returned above. Raises UsageError.
     """
+    merged = _override(fields, options) if options else fields
+    if "run_at" in merged and "delay_ms" in merged:
+        raise UsageError("run_at and delay: give one of them")
+    kinds = [name for name in _WHAT_RUNS if name in merged]
+    if not kinds:
+        raise UsageError('a job needs a command, for example {"command": "make"}, or an argv')
+    if len(kinds) == 2 and kinds != ["argv", "script"]:
+        raise UsageError(f"{kinds[0]} and {kinds[1]}: give one of them")
+    return JobSpec(**merged)
+
+
+def _override(fields: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(fields)
     for group in _ALTERNATIVES:
         if any(name in options for name in group):
@@ -50,14 +65,7 @@ def make_spec(fields: Mapping[str, Any], options: Mapping[str, Any]) -> JobSpec:
     merged.update(options)
     if env:
         merged["env"] = env
-    if "run_at" in merged and "delay_ms" in merged:
-        raise UsageError("run_at and delay: give one of them")
-    kinds = [name for name in ("command", "argv", "script") if name in merged]
-    if not kinds:
-        raise UsageError('a job needs a command, for example {"command": "make"}, or an argv')
-    if len(kinds) == 2 and kinds != ["argv", "script"]:
-        raise UsageError(f"{kinds[0]} and {kinds[1]}: give one of them")
-    return JobSpec(**merged)
+    return merged
 
 
 def decode_json(text: bytes | str, place: str = "") -> Any:
@@ -139,14 +147,15 @@ def _argv(value: object, now: int) -> list[str]:
 
 
 def _whole(value: object, rule: str) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    count = value if isinstance(value, int) and not isinstance(value, bool) else None
     try:
         if isinstance(value, str) and value.isascii() and "_" not in value:
-            return int(value)
+            count = int(value)
     except ValueError:
         pass
-    raise ValueError(rule)
+    if count is None or abs(count) > _WHOLE_MAX:
+        raise ValueError(rule)
+    return count
 
 
 def _retries(value: object, _now: int) -> int:
@@ -175,12 +184,12 @@ def _span(value: object, _now: int) -> int:
     from queuectl.durations import parse_duration
 
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        span_ms = round(value * 1000)
+        span_ms = value * 1000
     else:
         span_ms = parse_duration(value if isinstance(value, str) else "")
     if span_ms > SPAN_MS_MAX:
         raise ValueError("must be at most ten years")
-    return span_ms
+    return round(span_ms)
 
 
 def _timeout(value: object, now: int) -> int:

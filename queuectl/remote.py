@@ -14,12 +14,13 @@ only when a host is given.
 import ipaddress
 import os
 import stat
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from queuectl.client import Client, Surroundings
-from queuectl.errors import AccessDenied, DaemonUnreachable, UsageError
+from queuectl.errors import AccessDenied, DaemonUnreachable, ProtocolError, UsageError
 from queuectl.protocol import HOME
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ _PORT_MAX = 65_535
 #: A file with a token for each of many hosts is shorter; what is longer is another file.
 _TOKEN_FILE_BYTES_MAX = 64 << 10
 _TOKEN_CHARS_MAX = 512
+#: How long a gateway may be away before an enqueue whose answer was lost is given up.
+RECONNECT_SECONDS_MAX = 15.0
+_RECONNECT_EVERY_SECONDS = 0.2
 #: Of jobs from another machine, unless they set their own: what accounts have as a rule.
 _UMASK = 0o022
 
@@ -93,6 +97,18 @@ class RemoteClient(Client):
             ) from error
         seconds = self._open_seconds or OPEN_SECONDS_MAX
         return Tunnel(self._address, self._bearer, ca=self._ca, open_seconds=seconds)
+
+    def _reopen(self) -> None:
+        # Nothing can be started from here: a gateway that restarts is waited for.
+        deadline = time.monotonic() + RECONNECT_SECONDS_MAX
+        while True:
+            try:
+                self._open()
+                return
+            except DaemonUnreachable as error:
+                if isinstance(error, ProtocolError) or time.monotonic() > deadline:
+                    raise
+            time.sleep(_RECONNECT_EVERY_SECONDS)
 
     def _surroundings(
         self, env: Mapping[str, str] | None, cwd: str | None, umask: int | None

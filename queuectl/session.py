@@ -99,13 +99,15 @@ class Session:
         Starts none: it may have been stopped on purpose. Raises DaemonUnreachable.
         """
         deadline = time.monotonic() + _RECONNECT_SECONDS
+        # Many may wait for the same gateway.
+        pause_seconds = 0.05 if self.host is None else 0.2
         while True:
             try:
                 return self.connect_running()
             except DaemonUnreachable:
                 if time.monotonic() > deadline:
                     raise
-            time.sleep(0.05)
+            time.sleep(pause_seconds)
 
     def refuse_host(self, command: str, why: str) -> None:
         """

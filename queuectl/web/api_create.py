@@ -63,7 +63,7 @@ async def _read_documents(call: Call) -> tuple[list[Any], bool]:
     """
     Return the jobs of the body, and whether it is a single object. Raises UsageError.
     """
-    data = await call.request.body()
+    data = await call.body()
     given = call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given == NDJSON:
         documents = _lines(data)

@@ -15,6 +15,10 @@ from queuectl.web.api_jobs import FILTERS, ON_ONE
 from queuectl.web.operations import Answer, Body, Call, Operation, answer_json
 from queuectl.web.shapes import DeadFields
 
+#: Jobs that are asked for at once: so many that what they run fits into an answer.
+_ASK_JOBS = 25
+_NOT_DEAD = "job {id} is {state}, not in the dead letter queue"
+
 
 async def index(call: Call) -> Response:
     """
@@ -56,9 +60,7 @@ async def purge_many(call: Call) -> Response:
 
 def _check_dead(job: JobView) -> None:
     if job.state != "dead":
-        raise RequestRefused(
-            "conflict", f"job {job.id} is {job.state}, not in the dead letter queue"
-        )
+        raise RequestRefused("conflict", _NOT_DEAD.format(id=job.id, state=job.state))
 
 
 async def _act_on_many(call: Call, action: Action) -> Response:
@@ -82,21 +84,25 @@ async def _pick(call: Call, ids: list[str]) -> tuple[list[str], list[JobError]]:
     """
     Return the numbers of those jobs that are dead, and an error for each other.
     """
-    numbers: list[str] = []
+    jobs: list[JobView] = []
     errors: list[JobError] = []
-    for each in ids:
+    for start in range(0, len(ids), _ASK_JOBS):
+        some = ids[start : start + _ASK_JOBS]
         try:
-            found = (await call.link.call(List(ids=[each]), Jobs)).jobs
-        except RequestRefused as error:
-            errors.append(JobError(code=error.code, message=str(error), id=each))
+            jobs += (await call.link.call(List(ids=some), Jobs)).jobs
             continue
-        for job in found:
-            if job.state == "dead":
-                numbers.append(str(job.number))
-            else:
-                message = f"job {job.id} is {job.state}, not in the dead letter queue"
-                errors.append(JobError(code="conflict", message=message, id=job.id))
-    return numbers, errors
+        except RequestRefused:
+            pass  # One of them, at least: it is found by asking for each.
+        for each in some:
+            try:
+                jobs += (await call.link.call(List(ids=[each]), Jobs)).jobs
+            except RequestRefused as error:
+                errors.append(JobError(code=error.code, message=str(error), id=each[:128]))
+    for job in jobs:
+        if job.state != "dead":
+            message = _NOT_DEAD.format(id=job.id, state=job.state)
+            errors.append(JobError(code="conflict", message=message, id=job.id))
+    return [str(job.number) for job in jobs if job.state == "dead"], errors
 
 
 OPERATIONS = (

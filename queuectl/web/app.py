@@ -27,13 +27,14 @@ def build(gateway: Gateway) -> ASGIApp:
 
 def all_routes() -> list[BaseRoute]:
     """
-    Return every route. Each module has its own; the first that fits serves.
+    Return every route. Each module has its own; the first that fits serves. They are looked at one
+    after the other, so those that programs ask for most come first.
     """
     return [
+        *api.routes(),
         Route("/healthz", healthz, methods=["GET"]),
         *login.routes(),
         *live.routes(),
-        *api.routes(),
         *aliases.routes(),
         *exposition.routes(),
         *pages.routes(),

@@ -89,6 +89,14 @@ class Arrival:
         return self.is_websocket or self.method not in LOOKS
 
     @property
+    def wants_page(self) -> bool:
+        """
+        Whether a person looks at the answer.
+        """
+        api = self.is_websocket or self.path.startswith("/api/")
+        return not api and "text/html" in self.headers.get("accept")
+
+    @property
     def origin(self) -> str:
         """
         The origin that pages of this gateway have, as the sender of this request names it.

@@ -36,8 +36,7 @@ async def identify(gateway: Gateway, arrival: Arrival) -> Visitor:
     session = session_of(gateway, arrival)
     if session is not None:
         return await visitor(gateway, session.token, session, arrival.address)
-    page = not arrival.changes and not arrival.path.startswith("/api/")
-    if page and "text/html" in arrival.headers.get("accept"):
+    if arrival.wants_page and not arrival.changes:
         raise Refusal(303, "denied", "log in", {"Location": login_url(arrival)})
     raise Refusal(401, "denied", "no token: send Authorization: Bearer TOKEN, or log in", CHALLENGE)
 

@@ -15,6 +15,7 @@ Every answer, refusals included, leaves with the headers that tell browsers to b
 """
 
 import asyncio
+from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,6 +35,7 @@ from queuectl.web.connections import introduce
 from queuectl.web.gateway import Gateway, token_id
 from queuectl.web.log import log
 from queuectl.web.refusals import Refusal, answer
+from queuectl.web.rendering import page
 from queuectl.web.sessions import Session
 from queuectl.web.throttle import Allowance
 from queuectl.web.visitor import VISITOR, Visitor
@@ -99,7 +101,7 @@ class Guard:
         except Refusal as refusal:
             if refusal.status != 303:
                 self._log_refusal(refusal, arrival)
-            await answer(refusal, scope, send)
+            await _answer(refusal, arrival, receive, send)
         except bodies.ClientGone:
             pass
 
@@ -255,6 +257,24 @@ def _strict(send: Send, gateway: Gateway, scope: Scope) -> Send:
         await send(message)
 
     return strict
+
+
+async def _answer(refusal: Refusal, arrival: Arrival, receive: Receive, send: Send) -> None:
+    """
+    Answer with a refusal: a person with a page, a program with a problem.
+    """
+    if not arrival.wants_page:
+        await answer(refusal, arrival.scope, send)
+        return
+    response = page(
+        "refused.html",
+        status=refusal.status,
+        title=HTTPStatus(refusal.status).phrase,
+        detail=refusal.detail,
+        login=refusal.status == 401,
+    )
+    response.headers.update(refusal.headers)
+    await response(arrival.scope, receive, send)
 
 
 def _is_open(path: str) -> bool:

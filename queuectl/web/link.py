@@ -66,6 +66,8 @@ SENDS_MAX = 3
 CALLS_MAX = 128
 
 _RECEIVE_BYTES = 256 << 10
+#: Shorter frames are not worth a call of the system each.
+_GATHERED_BYTES_MAX = 16 << 10
 #: What msgspec raises for bytes that are no such message. Text and nesting have their own errors.
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 #: Requests that change nothing: asked again when the answer was lost.
@@ -93,15 +95,27 @@ class Connection:
         self._reader = reader
         self._writer = writer
         self._frames = FrameReader()
+        #: Frames that are sent together, when all that is ready to run has run.
+        self._gathered: list[bytes] = []
 
     async def send(self, data: bytes) -> None:
         """
         Send whole frames, as pack() makes them. What cannot be sent is found out by receive().
         """
-        self._writer.write(data)
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._send_gathered)
+        self._gathered.append(data)
+        if len(data) < _GATHERED_BYTES_MAX:
+            return
+        self._send_gathered()
         with contextlib.suppress(ConnectionError):
             # What the daemon said before it hung up says more than this error.
             await self._writer.drain()
+
+    def _send_gathered(self) -> None:
+        if self._gathered:
+            self._writer.write(b"".join(self._gathered))
+            self._gathered.clear()
 
     async def receive(self) -> bytes:
         """
@@ -178,6 +192,8 @@ def pack(message: Message) -> bytes:
         ) from error
     except UnicodeEncodeError as error:
         raise UsageError(f"{error.object!a} is not valid UTF-8") from error
+    except OverflowError as error:
+        raise UsageError("a number is beyond 64 bits") from error
 
 
 class _Calls:
@@ -355,16 +371,25 @@ class Link:
             self._calls.close()
 
     async def _open(self) -> _Calls:
+        calls = self._fresh()
+        if calls is not None:
+            return calls
         async with self._opening:
-            calls = self._calls
+            calls = self._fresh()  # Somebody else may have opened it meanwhile.
             if calls is not None:
-                if time.monotonic() - calls.began_at < CONNECTION_SECONDS_MAX:
-                    return calls
+                return calls
+            if self._calls is not None:
+                self._calls.retire()
                 self._calls = None
-                calls.retire()
             calls = self._calls = _Calls(await self._dial_patiently(), self._on_end)
             self._welcome = calls.welcome
             return calls
+
+    def _fresh(self) -> _Calls | None:
+        calls = self._calls
+        if calls is None or time.monotonic() - calls.began_at >= CONNECTION_SECONDS_MAX:
+            return None
+        return calls
 
     def _on_end(self, calls: _Calls, error: Exception) -> None:
         if calls is self._calls:

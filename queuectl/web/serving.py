@@ -7,6 +7,7 @@ that are being served are waited for. The queue and its jobs are not concerned.
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -95,6 +96,9 @@ async def _serve(
         notify("READY=1", f"STATUS=Serving {url}")
 
     server = _Server(_uvicorn_config(gateway), gateway, ready)
+    # What is there now stays to the end: no collection need look at it again.
+    gc.collect()
+    gc.freeze()
     sweeping = asyncio.create_task(gateway.sweep_for_ever())
     try:
         await server.serve([listening])

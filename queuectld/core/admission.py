@@ -22,6 +22,7 @@ from queuectl.protocol import (
     JobSpec,
 )
 from queuectl.views import JobState
+from queuectld.core.host import Host
 from queuectld.core.peer import Owner, Peer
 from queuectld.core.records import JobEnqueued, Stored
 from queuectld.core.refusal import Refusal
@@ -149,9 +150,9 @@ def check_batch(state: State, request: Enqueue) -> None:
     """
     Refuse a request that is too large, or for which there is no room, as a whole.
     """
-    if not request.jobs:
-        raise Refusal("usage", "jobs must not be empty", "jobs")
     count = len(request.jobs)
+    if not count:
+        raise Refusal("usage", "jobs must not be empty", "jobs")
     if count > BATCH_JOBS_MAX:
         raise Refusal("usage", f"a batch has at most {BATCH_JOBS_MAX} jobs, not {count}", "jobs")
     if count > ACCOUNTS_MAX and len({spec.user for spec in request.jobs}) > ACCOUNTS_MAX:
@@ -211,7 +212,7 @@ def check_bytes(state: State, peer: Peer) -> None:
 
 def check_stored(stored: list[Stored]) -> None:
     """
-    Refuse a batch that the journal could not take in one piece.
+    Refuse a batch that the journal could not take in one piece: jobs, and what they share.
     """
     if sum(len(each.body) for each in stored) > BATCH_RECORDS_BYTES_MAX:
         raise Refusal(
@@ -273,27 +274,26 @@ def check_priority(peer: Peer, priority: int) -> None:
         )
 
 
-def _check_output(spec: JobSpec, has_journal: bool) -> None:
-    if spec.output == "journal" and not has_journal:
+def _check_journal(host: Host) -> None:
+    if not host.has_journal:
         rule = "output journal needs the system's journal, which does not listen here"
         raise Refusal("usage", rule, "output")
 
 
 def _due_at(spec: JobSpec, now: int, wall_offset_ms: int) -> int:
     """
-    Return when a new job is due, 0 if that is now. Raises Refusal.
+    Return when a job is due that says so, 0 if that is now. Raises Refusal.
     """
     if spec.delay_ms is not None:
         _check_range("delay", spec.delay_ms, 0, SPAN_MS_MAX, " ms")
         if spec.run_at is not None:
             raise Refusal("usage", "run_at and delay exclude each other; give one", "run_at")
         due_at = now + spec.delay_ms
-    elif spec.run_at is not None:
+    else:
+        assert spec.run_at is not None
         if not 0 <= spec.run_at <= now + SPAN_MS_MAX:
             raise Refusal("usage", "run_at must be a time within the next ten years", "run_at")
         due_at = spec.run_at - wall_offset_ms
-    else:
-        return 0
     return due_at if due_at > now else 0
 
 
@@ -338,8 +338,11 @@ def admit(
         _check_range("timeout", spec.timeout_ms, 1, SPAN_MS_MAX, " ms")
     if spec.kill_after_ms is not None:
         _check_range("kill_after", spec.kill_after_ms, 0, SPAN_MS_MAX, " ms")
-    due_at = _due_at(spec, now, queue.wall_offset_ms)
-    _check_output(spec, queue.host.has_journal)
+    due_at = 0
+    if spec.delay_ms is not None or spec.run_at is not None:
+        due_at = _due_at(spec, now, queue.wall_offset_ms)
+    if spec.output == "journal":
+        _check_journal(queue.host)
     if spec.env:
         check_env(spec.env, shared_env_bytes)
     state: JobState = "held" if spec.hold else "scheduled" if due_at else "pending"

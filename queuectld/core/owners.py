@@ -62,26 +62,24 @@ class Environments:
         self._state = state
         self._env = env
         self.new: list[EnvironmentStored] = []
-        self._own_id = self._id_of(env, peer.uid)
+        own_id = state.env_id(env, peer.uid)
+        #: The id of the submitter's.
+        self.own_id = self._store(env, peer.uid) if own_id is None else own_id
         #: Of what is left for others, by the uid of whose they are.
         self._left_ids: dict[int | None, int] = {}
 
     def id_for(self, owner: Owner) -> int:
         """
-        Return the id of what the jobs of *owner* get.
+        Return the id of what the jobs of *owner* get, who is not the submitter.
         """
-        if not owner.is_other:
-            return self._own_id
         uid = owner.peer.uid
         if uid not in self._left_ids:
             left = {name: value for name, value in self._env.items() if name not in PERSONAL}
-            self._left_ids[uid] = self._id_of(left, uid)
+            known = self._state.env_id(left, uid)
+            self._left_ids[uid] = self._store(left, uid) if known is None else known
         return self._left_ids[uid]
 
-    def _id_of(self, env: dict[str, str], uid: int | None) -> int:
-        known = self._state.env_id(env, uid)
-        if known is not None:
-            return known
+    def _store(self, env: dict[str, str], uid: int | None) -> int:
         check_env(env)
         env_id = self._state.next_env_id + len(self.new)
         self.new.append(EnvironmentStored(env_id, env, uid))

@@ -91,7 +91,7 @@ class Queue:
         self.wall_offset_ms = 0
         #: Jobs to look at since the wall clock was set. No timer fires before that.
         self._to_follow: list[int] = []
-        #: Who sent the request that is being answered.
+        #: Who sent the request that is being answered, or was the last.
         self.peer = EVERYBODY
         #: What was looked up for it.
         self.host = NOTHING
@@ -378,8 +378,7 @@ class Queue:
         self._clock_stepped(ClockStepped(0), now)
 
     def _configured(self, event: Configured, now: int) -> None:
-        self.state.configured = dict(event.values)
-        self.state.configured_by = dict(event.sources)
+        self.state.configure(event.values, event.sources)
         if self.version:  # Before DaemonBegan the number of CPUs is not known.
             self._follow_workers_setting(now)
 
@@ -478,5 +477,3 @@ class Queue:
             requests.answer(self, event.client, event.request, now)
         except Refusal as refusal:
             self.do(Reply(event.client, requests.refused(event.request.call, refusal)))
-        finally:
-            self.peer, self.host = EVERYBODY, NOTHING

@@ -270,7 +270,7 @@ KINDS: dict[int, type[Record]] = {
     15: TokenForgotten,
 }
 _KIND_OF = {record: kind for kind, record in KINDS.items()}
-_PARTS: dict[type[Record], int] = {JobEnqueued: 0, JobMoved: 1, StopRequested: 2, JobForgotten: 0}
+_PARTS: dict[type[Record], int] = {JobEnqueued: 0, JobMoved: 1, StopRequested: 2}
 _DECODERS: dict[int, Callable[[bytes], Record]] = {
     kind: Decoder(record).decode for kind, record in KINDS.items()
 }
@@ -300,10 +300,11 @@ def store(record: Any) -> Stored:
     body = _encode(record)
     part = _PARTS.get(cls)
     if part is not None:
-        flags = FORGET if cls is JobForgotten else 0
-        return _make(Stored, (kind, flags, part, record.number, body))
+        return _make(Stored, (kind, 0, part, record.number, body))
     if cls is RunStarted or cls is RunEnded:
         return _make(Stored, (kind, 0, ATTEMPT_PART + record.attempt, record.number, body))
+    if cls is JobForgotten:
+        return Stored(kind, FORGET, 0, record.number, body)
     if cls in (EnvironmentStored, EnvironmentForgotten):
         flags = FORGET if cls is EnvironmentForgotten else 0
         return Stored(kind, flags, 0, _ENVIRONMENT_KEY | record.env_id, body)

@@ -107,11 +107,14 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     new_queues: set[str] = set()
     records, errors = _admit_all(queue, request, environments, new_queues, now)
     stored = list(map(store, records))
+    new_environments = environments.new
+    if new_environments:
+        used = {record.env_id for record in records}
+        new_environments = [each for each in new_environments if each.env_id in used]
     if len(stored) > 1:  # The limits of one job's fields, together, are below this one.
-        check_stored(stored)
-    for environment in environments.new:
-        if any(record.env_id == environment.env_id for record in records):
-            queue.record(environment)
+        check_stored([*map(store, new_environments), *stored])
+    for environment in new_environments:
+        queue.record(environment)
     if new_queues:
         named_queues.make(queue, new_queues)
     ids: list[str | None] = [None] * len(request.jobs)
@@ -122,8 +125,7 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     if request.want_jobs:
         made_jobs = [state.jobs[record.number] for record in records]
         jobs = [views.job_view(queue, job, queue.peer) for job in made_jobs]
-    # In the order of the fields: by name they take four times as long.
-    response = Enqueued(ids, errors, jobs, False, queue.durable, call=request.call)
+    response = Enqueued(call=request.call, ids=ids, errors=errors, jobs=jobs, durable=queue.durable)
     queue.do(Reply(client, response))
 
 
@@ -160,7 +162,7 @@ def _admit_all(
                 raise Refusal("conflict", f"id {shorten(spec.id)} is twice here", "id")
             if spec.env and not shared_env_bytes:
                 shared_env_bytes = env_bytes(request.env)
-            env_id = environments.id_for(owner)
+            env_id = environments.id_for(owner) if owner.is_other else environments.own_id
             record = admit(queue, owner, request, index, number, env_id, shared_env_bytes, now)
             named = queues.get(record.queue)
             if named is None or not named.listed:

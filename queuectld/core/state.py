@@ -95,9 +95,14 @@ class State:
         #: each start, and no record needs it to be applied.
         self.configured: dict[str, SettingValue] = {}
         self.configured_by: dict[str, str] = {}
+        #: Of every setting the value in force, which those two and the defaults make.
+        self._in_force: dict[str, SettingValue] = {}
+        self._put_in_force()
         self.tokens = TokenTable()
         self.environments: dict[int, Environment] = {}
         self._env_ids: dict[tuple[int | None, bytes], int] = {}
+        #: What spec() decoded last: the body, and what is in it.
+        self._spec_decoded: tuple[bytes, JobEnqueued] | None = None
         #: What env_id() found last: variables, owner, id.
         self._env_found: tuple[dict[str, str], int | None, int] | None = None
         #: Request id -> the jobs it made. Two generations.
@@ -134,14 +139,17 @@ class State:
         """
         Return a setting's value in force.
         """
-        given = self.settings if key in self.settings else self.configured
-        return given.get(key, SETTINGS[key].default)
+        return self._in_force[key]
 
     def spec(self, job: Job) -> JobEnqueued:
         """
         Return what was asked for.
         """
-        return _decode_spec(job.spec)
+        # What happens to a job asks for this several times in a row.
+        decoded = self._spec_decoded
+        if decoded is None or decoded[0] is not job.spec:
+            decoded = self._spec_decoded = (job.spec, _decode_spec(job.spec))
+        return decoded[1]
 
     def find(self, text: str, owner: int | None = None) -> Job | None:
         """
@@ -252,6 +260,17 @@ class State:
         return job is not None and job.updated_at == at and job.state in EXPIRING_STATES
 
     # --- changing ---------------------------------------------------------------------------
+
+    def configure(self, values: dict[str, SettingValue], sources: dict[str, str]) -> None:
+        """
+        Take the values that files and the like give, and where from; all of them each time.
+        """
+        self.configured, self.configured_by = dict(values), dict(sources)
+        self._put_in_force()
+
+    def _put_in_force(self) -> None:
+        defaults = {setting.key: setting.default for setting in SETTINGS.values()}
+        self._in_force = {**defaults, **self.configured, **self.settings}
 
     def apply(self, record: Record, body: bytes) -> None:
         """
@@ -443,6 +462,7 @@ class State:
             for key, value in record.values.items()
             if key in SETTINGS and check(key, value) is None
         }
+        self._put_in_force()
 
     def _queues_changed(self, record: QueuesChanged) -> None:
         for queue in self.queues.values():

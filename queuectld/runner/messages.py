@@ -378,13 +378,13 @@ def pack_body(
     when they were read come as surrogate escapes. Raises `BodyError` for everything that
     `unpack_body` would refuse.
     """
-    texts = [cwd, *argv, *(f"{name}={value}" for name, value in env.items()), user]
-    data = "".join(f"{text}\0" for text in texts).encode(*_UTF8)
+    texts = [cwd, *argv, *map("=".join, env.items()), user]
+    data = ("\0".join(texts) + "\0").encode(*_UTF8)
     if data.count(b"\0") != len(texts):
         raise BodyError("a text holds a zero byte")
     if not argv and not script:
         raise BodyError("neither a program nor a script")
-    if any(not name or "=" in name for name in env):
+    if "" in env or "=" in "".join(env):
         raise BodyError("an environment name is empty or holds '='")
     body = _BODY.pack(len(argv), len(env), len(data)) + data + script.encode(*_UTF8)
     if len(body) > BODY_BYTES_MAX:

@@ -9,9 +9,10 @@ frame and one read.
 
 import select
 import socket
-from collections import deque
+from typing import Any
 
 from queuectl.framing import FrameReader, pack_frame
+from queuectl.protocol import encode
 from queuectld.core.peer import Peer
 from queuectld.runtime.quotas import Quota
 
@@ -45,8 +46,7 @@ class Connection:
         self.took = False
         #: The epoll events that are watched for.
         self.events = select.EPOLLIN
-        self._outgoing: deque[bytes] = deque()
-        self.outgoing_bytes = 0
+        self._outgoing = bytearray()
 
     @property
     def may_ask(self) -> bool:
@@ -59,28 +59,33 @@ class Connection:
             and self.outgoing_bytes < WRITE_BYTES_MAX
         )
 
-    def send(self, payload: bytes) -> None:
+    def send(self, response: Any) -> None:
         """
         Queue one frame. Raises FrameTooLong.
         """
-        frame = pack_frame(payload)
-        self._outgoing.append(frame)
-        self.outgoing_bytes += len(frame)
+        self._outgoing += pack_frame(encode(response))
+
+    @property
+    def outgoing_bytes(self) -> int:
+        """
+        How much waits to be written.
+        """
+        return len(self._outgoing)
 
     def flush(self) -> bool:
         """
         Write what the socket takes. Returns whether everything is written. Raises OSError.
         """
-        while self._outgoing:
-            data = b"".join(self._outgoing) if len(self._outgoing) > 1 else self._outgoing[0]
-            self._outgoing.clear()
+        outgoing = self._outgoing
+        while outgoing:
             try:
-                sent = self.sock.send(data)
+                sent = self.sock.send(outgoing)
                 self.took = True
             except BlockingIOError:
-                sent = 0
-            self.outgoing_bytes -= sent
-            if sent < len(data):
-                self._outgoing.append(data[sent:])
                 return False
+            if sent < len(outgoing):
+                del outgoing[:sent]
+                return False
+            # Not cut but left: a long answer's memory goes with it.
+            outgoing = self._outgoing = bytearray()
         return True

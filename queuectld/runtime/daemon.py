@@ -15,11 +15,12 @@ look; what looks confirms nothing.
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from queuectl.protocol import Refused
+from queuectld.core.admission import BATCH_RECORDS_BYTES_MAX
 from queuectld.core.effects import (
     AckExit,
     DeleteOutput,
@@ -31,12 +32,13 @@ from queuectld.core.effects import (
     StopDaemon,
 )
 from queuectld.core.events import ClockStepped, Event, Requested, StorageChanged, TimerFired
+from queuectld.core.peer import Peer
 from queuectld.core.queue import Queue
 from queuectld.core.refusal import Refusal
 from queuectld.core.requests import refused
 from queuectld.core.scopes import permit
 from queuectld.journal.errors import JournalFailed, JournalFull
-from queuectld.journal.frames import BATCH_BYTES_MAX, pack_record
+from queuectld.journal.frames import BATCH_BYTES_MAX
 from queuectld.journal.journal import Journal
 from queuectld.runtime.clock import Clock
 from queuectld.runtime.committer import Committer
@@ -59,8 +61,9 @@ READY_MS_MAX = 2_000
 SLEEP_MS_MAX = 30_000
 # The same while jobs wait for a time by wall clock.
 SLEEP_SCHEDULED_MS_MAX = 1_000
-# A batch of this size goes to disk before more is read: what gathers must stay a batch.
-GATHER_BYTES_MAX = BATCH_BYTES_MAX // 2
+# A batch of this size goes to disk before more is decided: what gathers must stay a batch, and the
+# largest event adds BATCH_RECORDS_BYTES_MAX to it, and the heads of so many records.
+GATHER_BYTES_MAX = BATCH_BYTES_MAX - BATCH_RECORDS_BYTES_MAX - (512 << 10)
 # A task of the journal that takes longer is a disk that hangs: the sign of life stops.
 COMMIT_S_MAX = 30.0
 # Time given to the jobs of a throw-away daemon between SIGTERM and SIGKILL.
@@ -140,9 +143,8 @@ class Daemon:
         Serve clients from now on.
         """
 
-        def handle(client: int, request: Any) -> None:
-            peer = server.peer_of(client)
-            self.event(Requested(client, request, peer, look_up(request, peer)))
+        def handle(client: int, peer: Peer, request: Any) -> None:
+            self._events.append(Requested(client, request, peer, look_up(request, peer)))
 
         server.handle = handle
         server.gone = self.telling.client_gone
@@ -268,34 +270,28 @@ class Daemon:
         return not committer.busy or time.monotonic() - committer.busy_since_s < COMMIT_S_MAX
 
     def _decide(self, event: Event, now: int) -> None:
-        if isinstance(event, Requested) and not self._for_the_queue(event, now):
+        if type(event) is Requested and not self._for_the_queue(event, now):
             return
         records, effects = self.queue.handle(event, now)
-        gathering = self._gathering
         if records:
-            packed = [pack_record(*each) for each in self.queue.stored]
-            size = sum(map(len, packed))
-            if gathering.packed_bytes + size > BATCH_BYTES_MAX:
-                self._commit_and_wait()
-                gathering = self._gathering
-            gathering.add(records, packed, size)
-        for effect in effects:
-            self._later(effect)
+            self._gathering.add(records, self.queue.stored)
+        self._later(effects)
 
     def _for_the_queue(self, event: Requested, now: int) -> bool:
         """
         Answer what the queue cannot, or must not now. Returns whether it is the queue's.
         """
         request = event.request
-        try:
-            permit(self.queue.state, event.peer, type(request), now)
-        except Refusal as refusal:
-            self.reply(event.client, refused(request.call, refusal))
-            return False
+        if event.peer.token is not None:
+            try:
+                permit(self.queue.state, event.peer, type(request), now)
+            except Refusal as refusal:
+                self.reply(event.client, refused(request.call, refusal))
+                return False
         if (report := REPORTS.get(type(request))) is not None:
             self.reply(event.client, report(self, request.call, now, event.peer))
             return False
-        if self._crowded and not isinstance(request, LOOKS):
+        if self.housekeeping.waits_for_room and self._crowded and not isinstance(request, LOOKS):
             message = "the disk of the journal is full; make room, then try again"
             self.reply(event.client, Refused(call=request.call, code="try_later", message=message))
             return False
@@ -315,17 +311,20 @@ class Daemon:
         """
         Answer a client once everything decided so far is on disk.
         """
-        self._later(Reply(client, response))
+        self._later([Reply(client, response)])
 
-    def _later(self, effect: Effect) -> None:
-        if self.housekeeping.waits_for_room and is_look(effect):
-            self.perform(effect)
-        elif self._gathering.records:
-            self._gathering.effects.append(effect)
+    def _later(self, effects: Sequence[Effect]) -> None:
+        if self.housekeeping.waits_for_room:
+            for effect in filter(is_look, effects):
+                self.perform(effect)
+            effects = [effect for effect in effects if not is_look(effect)]
+        if self._gathering.records:
+            self._gathering.effects += effects
         elif self._in_flight is not None:
-            self._in_flight.effects.append(effect)
+            self._in_flight.effects += effects
         else:
-            self.perform(effect)
+            for effect in effects:
+                self.perform(effect)
 
     # --- remembering ------------------------------------------------------------------------
 
@@ -339,9 +338,8 @@ class Daemon:
         Hand the batch in flight to the disk, for the first time or, after JournalFull, again.
         """
         assert self._in_flight is not None
-        packed = self._in_flight.packed
         self._committing = True
-        task = partial(self.journal.commit, packed)
+        task = partial(self.journal.commit, self._in_flight.packed())
         if self.committer.is_quick and not self._has_more_to_do:
             self._settle(*self.committer.run(task))
         else:
@@ -409,14 +407,13 @@ class Daemon:
 
     def _commit_and_wait(self) -> None:
         """
-        Bring the gathering to disk before anything else is decided.
+        Bring the gathering to disk before anything else is decided, or find out that it is full.
         """
-        while self._gathering.records and not self.housekeeping.waits_for_room:
-            while self.committer.busy:
-                outcome = self.committer.collect(wait=True)
-                assert outcome is not None
-                self._settle(*outcome)
-            self._submit()
+        self._submit()
+        while self.committer.busy:
+            outcome = self.committer.collect(wait=True)
+            assert outcome is not None
+            self._settle(*outcome)
 
     def _storage_failed(self, batch: Gathering | None, error: JournalFailed) -> None:
         """
@@ -480,10 +477,6 @@ class Daemon:
             self.server.stop_listening()
         self.housekeeping.stop()
         self._commit_and_wait()
-        while self.committer.busy:
-            outcome = self.committer.collect(wait=True)
-            assert outcome is not None
-            self._settle(*outcome)
         if self.server is not None:
             self.server.close()
         self.committer.close()

@@ -3,37 +3,49 @@ What was decided and is not on disk: the next batch of the journal, and what to 
 """
 
 from collections.abc import Sequence
+from itertools import starmap
 
 from msgspec import Struct
 
 from queuectl.measures import GetHistory, GetMetrics, History, Metrics
 from queuectl.protocol import JobDetail, Jobs, List, Refused, Show, Status, StatusReport
 from queuectld.core.effects import Effect, Reply
-from queuectld.core.records import Record
+from queuectld.core.records import Record, Stored
+from queuectld.journal.frames import RECORD_HEADER_BYTES, pack_record
 
 # The requests that only look, which are all that is taken when too much waits for room.
 LOOKS = (Status, List, Show, GetMetrics, GetHistory)
 # Answers that confirm nothing: they are given while a full disk holds everything else back.
 _LOOKING = (Refused, StatusReport, Jobs, JobDetail, Metrics, History)
 
+# A record in a batch is padded to a multiple of 8.
+_PADDING_BYTES_MAX = 7
+
 
 class Gathering(Struct):
     """
-    Records, packed and as they are, and the effects that wait for them.
+    Records, as they are and as they are stored, and the effects that wait for them.
     """
 
-    packed: list[bytes] = []
-    packed_bytes: int = 0
     records: list[Record] = []
+    stored: list[Stored] = []
+    packed_bytes: int = 0  # at most
     effects: list[Effect] = []
 
-    def add(self, records: Sequence[Record], packed: Sequence[bytes], packed_bytes: int) -> None:
+    def add(self, records: Sequence[Record], stored: Sequence[Stored]) -> None:
         """
-        Add records, and the same packed, *packed_bytes* in all.
+        Add records, and the same as they are stored.
         """
         self.records += records
-        self.packed += packed
-        self.packed_bytes += packed_bytes
+        self.stored += stored
+        for each in stored:
+            self.packed_bytes += RECORD_HEADER_BYTES + len(each.body) + _PADDING_BYTES_MAX
+
+    def packed(self) -> list[bytes]:
+        """
+        Return the records as the journal takes them.
+        """
+        return list(starmap(pack_record, self.stored))
 
     def take_looks(self) -> list[Effect]:
         """

@@ -7,8 +7,9 @@ may go to a directory service, and everybody waits meanwhile. So the names of on
 
 import os
 import pwd
+from collections.abc import Sequence
 
-from queuectl.protocol import Enqueue
+from queuectl.protocol import Enqueue, JobSpec
 from queuectl.tokens import CreateToken
 from queuectld.core.admission import ACCOUNTS_MAX
 from queuectld.core.host import NOTHING, Account, Host
@@ -21,16 +22,18 @@ def look_up(request: object, peer: Peer, journal_path: str = SOCKET) -> Host:
     """
     Return what *request*, of *peer*, depends on.
     """
-    if isinstance(request, CreateToken):
-        return _for_token(request, peer)
     if not isinstance(request, Enqueue):
-        return NOTHING
-    names: set[str] = set()
-    wants_journal = False
+        return _for_token(request, peer) if isinstance(request, CreateToken) else NOTHING
+    # Nearly all jobs are their sender's own and write a file.
     for spec in request.jobs:
-        if spec.user is not None and peer.admin:
-            names.add(spec.user)
-        wants_journal = wants_journal or spec.output == "journal"
+        if spec.user is not None or spec.output != "file":
+            return _look_up_for(request.jobs, peer, journal_path)
+    return NOTHING
+
+
+def _look_up_for(jobs: Sequence[JobSpec], peer: Peer, journal_path: str) -> Host:
+    names = {spec.user for spec in jobs if spec.user is not None} if peer.admin else set()
+    wants_journal = any(spec.output == "journal" for spec in jobs)
     if not names and not wants_journal:
         return NOTHING
     accounts = {}

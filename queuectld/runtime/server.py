@@ -29,12 +29,11 @@ from queuectl.protocol import (
     Output,
     Refused,
     Welcome,
-    encode,
 )
 from queuectl.watching import Changed
 from queuectld.core.admission import excerpt, shorten
 from queuectld.core.peer import Peer
-from queuectld.runtime.connection import WRITE_BYTES_MAX, Connection
+from queuectld.runtime.connection import UNANSWERED_MAX, WRITE_BYTES_MAX, Connection
 from queuectld.runtime.deadlines import Deadlines
 from queuectld.runtime.greeting import Greeter
 from queuectld.runtime.listening import EXHAUSTED, NO_DESCRIPTOR, Listener, turn_away
@@ -66,8 +65,8 @@ _KNOWN_OPS = frozenset(request.__struct_config__.tag for request in Request.__ar
 
 class Server:
     """
-    Listens on a Unix socket, at *path* or as it was passed. `handle(client, request)` is called for
-    each request, `gone(client)` when a connection ended.
+    Listens on a Unix socket, at *path* or as it was passed. `handle(client, peer, request)` is
+    called for each request, `gone(client)` when a connection ended.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class Server:
         user_connections_max: Callable[[], int] = lambda: CLIENTS_MAX,
     ) -> None:
         self._identify = identify
-        self.handle: Callable[[int, Any], None] = lambda client, request: None
+        self.handle: Callable[[int, Peer, Any], None] = lambda client, peer, request: None
         self.gone: Callable[[int], None] = lambda client: None
         self._epoll = epoll
         self._handlers = handlers
@@ -118,15 +117,15 @@ class Server:
             connection.unanswered -= 1
             assert connection.unanswered >= 0, response
         try:
-            connection.send(encode(response))
+            connection.send(response)
         except FrameTooLong as error:
             if isinstance(response, Enqueued):
                 # The jobs are made, so this must not read like a refusal. Their ids do fit.
-                connection.send(encode(replace(response, jobs=[])))
+                connection.send(replace(response, jobs=[]))
             else:
                 message = f"the answer is too long: {error}; ask for less"
                 refused = Refused(call=response.call, code="try_later", message=message)
-                connection.send(encode(refused))
+                connection.send(refused)
         self._dirty.add(client)
 
     def may_stream(self, client: int) -> bool | None:
@@ -194,12 +193,6 @@ class Server:
         elif self._accept_at is not None and now >= self._accept_at:
             self._accept_at = None
             self._watch(self._listener.fileno(), select.EPOLLIN, self._accept)
-
-    def peer_of(self, client: int) -> Peer:
-        """
-        Return who is on the other end of a connection that is there.
-        """
-        return self._connections[client].peer
 
     @property
     def connection_count(self) -> int:
@@ -338,17 +331,33 @@ class Server:
         reader, quota = connection.reader, connection.quota
         pending_bytes = reader.pending_bytes
         long = False
-        room = left = min(quota.requests_left(self.turn_count), REQUESTS_PER_TURN_MAX)
+        room = 0
+        if connection.may_ask:
+            unanswered_left = UNANSWERED_MAX - connection.unanswered
+            room = min(quota.requests_left(self.turn_count), REQUESTS_PER_TURN_MAX, unanswered_left)
+        left = room
         try:
-            while left and connection.may_ask:
+            while left and not connection.closing:
                 frame = reader.next_frame()
                 if frame is None:
                     connection.backlogged = False
                     break
                 left -= 1
-                long = self._frame(connection, frame)
-                if long or connection.quota is not quota:
-                    break  # What comes after a token is another account's turn.
+                try:
+                    request = _decode_request(frame)
+                except _UNDECODABLE as error:
+                    self._undecodable(connection, frame, error)
+                    continue
+                if type(request) is Hello or not connection.greeted:
+                    self._greet(connection, request)
+                    if connection.quota is not quota:
+                        break  # What comes after a token is another account's turn.
+                    continue
+                connection.unanswered += 1
+                self.handle(connection.client, connection.peer, request)
+                long = type(request) in LONG
+                if long:
+                    break
         except FrameTooLong as error:
             self._hang_up(connection, Refused(code="usage", message=f"{error}; cut the batch"))
         if left < room:
@@ -372,27 +381,11 @@ class Server:
             connection.events = events
             self._epoll.modify(connection.sock.fileno(), events)
 
-    def _frame(self, connection: Connection, frame: bytes) -> bool:
-        """
-        Hand on one request. Returns whether it may be a long one.
-        """
-        try:
-            request = _decode_request(frame)
-        except _UNDECODABLE as error:
-            self._undecodable(connection, frame, error)
-            return False
-        if type(request) is Hello:
-            self._greet(connection, request)
-        elif not connection.greeted:
-            refused = Refused(call=request.call, code="unsupported", message="say hello first")
-            self._hang_up(connection, refused)
-        else:
-            connection.unanswered += 1
-            self.handle(connection.client, request)
-            return type(request) in LONG
-        return False
-
-    def _greet(self, connection: Connection, hello: Hello) -> None:
+    def _greet(self, connection: Connection, hello: Any) -> None:
+        if type(hello) is not Hello:
+            message = "say hello first"
+            self._hang_up(connection, Refused(call=hello.call, code="unsupported", message=message))
+            return
         if hello.protocol < 1:
             message = f"protocol {hello.protocol} is not spoken here, {PROTOCOL_VERSION} is"
             self._hang_up(connection, Refused(code="unsupported", message=message))
@@ -461,7 +454,7 @@ class Server:
         """
         End a connection whose token is not good any more. What else it is owed it does not get.
         """
-        connection.send(encode(Refused(code="denied", message=message)))
+        connection.send(Refused(code="denied", message=message))
         self._write(connection)
         self._drop(connection)
 

@@ -18,6 +18,7 @@ FIGURES = {
     "latency": ["enqueue to start, idle", "subprocess.run"],
     "million": ["memory per job", "status", "list --limit 100", "list --state dead", "restart"],
     "accounts": ["another account, none queued", "another account, 100 queued", "own account"],
+    "rest": ["POST of one job, 64 connections", "POST of 2 jobs", "bare route"],
     "activation": ["first answer after socket activation, 10 queued", "none queued"],
     "live": ["a line to a WebSocket, p99", "tail -f", "2 quiet jobs looked at"],
 }

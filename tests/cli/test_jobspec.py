@@ -98,6 +98,11 @@ def test_accepted(document: dict[str, Any], expected: JobSpec) -> None:
             "priority: must be a whole number, or high, medium or low; got true",
         ),
         (
+            {"command": "x", "priority": 1 << 63},
+            "priority: must be a whole number, or high, medium or low; got 9223372036854775808",
+        ),
+        ({"command": "x", "delay": 1e308}, "delay: must be at most ten years; got 1e+308"),
+        (
             {"command": "x", "max_retries": -1},
             "max_retries: must be a whole number of 0 or more; got -1",
         ),

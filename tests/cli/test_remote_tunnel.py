@@ -193,7 +193,8 @@ def test_a_message_that_is_too_long_ends_the_tunnel() -> None:
 
 def test_an_enqueue_is_repeated_over_a_new_tunnel() -> None:
     """
-    With the same request id, so that nothing is made twice; and it takes nothing over from here.
+    With the same request id, so that nothing is made twice, and after a restart of the other end,
+    which is waited for; and it takes nothing over from here.
     """
     seen: list[Enqueue] = []
 
@@ -201,11 +202,15 @@ def test_an_enqueue_is_repeated_over_a_new_tunnel() -> None:
         visit.accept()
         seen.append(visit.greet())
 
+    def restart(visit: Visit) -> None:
+        visit.read_request()
+        visit.answer("HTTP/1.1 503 Service Unavailable\nContent-Length: 0\n\n")
+
     def take(visit: Visit) -> None:
         lose(visit)
         visit.send(Enqueued(call=seen[-1].call, ids=["1"]))
 
-    with GatewayTwin(lose, take) as twin, client_of(twin) as client:
+    with GatewayTwin(lose, restart, take) as twin, client_of(twin) as client:
         assert ["1"] == client.enqueue([JobSpec(command="x")]).ids
 
     assert seen[0] == seen[1]

@@ -192,8 +192,7 @@ class Conversation:
     def _tell_passing_facts(self, twin: Queue) -> None:
         # What is not recorded, because it can be seen again after a restart.
         twin.state.pids = self.queue.state.pids
-        twin.state.configured = self.queue.state.configured
-        twin.state.configured_by = self.queue.state.configured_by
+        twin.state.configure(self.queue.state.configured, self.queue.state.configured_by)
         for name in ("cpu_count", "version", "runner_ready", "storage_full", "wall_offset_ms"):
             setattr(twin, name, getattr(self.queue, name))
 

@@ -187,6 +187,18 @@ def test_no_more_is_stored_than_is_used(talk: Conversation) -> None:
     assert [ALICE.uid, ROOT.uid, ALICE.uid] == owners
 
 
+def test_variables_of_many_accounts_must_fit_into_one_batch(talk: Conversation) -> None:
+    """
+    Each account has the variables once more, and all go to the journal in one piece.
+    """
+    names = [f"user{uid}" for uid in range(2000, 2080)]
+    host = Host({name: Account(2000 + n, name, "/") for n, name in enumerate(names)})
+    jobs = [job(user=name) for name in names]
+    refused = talk.request(Enqueue(jobs=jobs, env={"A": "x" * 100_000}), ROOT, host)
+    assert isinstance(refused, Refused)
+    assert ("usage", "jobs", {}) == (refused.code, refused.field, talk.queue.state.environments)
+
+
 def test_ids_are_the_accounts_own(talk: Conversation) -> None:
     """
     An id that the account has is taken, whoever asks; one that the admin has is not.

@@ -99,6 +99,8 @@ class Stepped:
         self.tokens = TokenTable()
         self.log = Warnings()
         self.asked: list[tuple[int, Any]] = []
+        #: Who asked these.
+        self.askers: list[Peer] = []
         self.gone: list[int] = []
         self.now = 1_000_000
         self.handlers: dict[int, Callable[[int], None]] = {}
@@ -121,8 +123,12 @@ class Stepped:
             identify=self._identify,
             user_connections_max=lambda: self.user_connections_max,
         )
-        self.server.handle = lambda client, request: self.asked.append((client, request))
+        self.server.handle = self._ask
         self.server.gone = self.gone.append
+
+    def _ask(self, client: int, peer: Peer, request: Any) -> None:
+        self.asked.append((client, request))
+        self.askers.append(peer)
 
     def turn(self) -> None:
         for fd, events in self.epoll.poll(0):

@@ -74,9 +74,6 @@ class TokenServer(Stepped):
         with self.greet(text) as client:
             return refusal(client)
 
-    def peers(self) -> list[Peer]:
-        return [self.server.peer_of(client) for client, _ in self.asked]
-
 
 def hello(text: str) -> bytes:
     return pack_frame(encode(Hello(protocol=PROTOCOL_VERSION, token=text)))
@@ -101,7 +98,7 @@ def test_a_connection_is_its_tokens(server: TokenServer) -> None:
         assert ["read", "submit"] == welcome.scopes
         assert text.split("_")[1] == welcome.token
         scopes = frozenset({"read", "submit"})
-        assert [Peer(DAEMON.pw_uid, "daemon", False, scopes, welcome.token)] == server.peers()
+        assert [Peer(DAEMON.pw_uid, "daemon", False, scopes, welcome.token)] == server.askers
 
 
 def test_in_user_mode_a_token_is_the_one_accounts(tmp_path: os.PathLike[str]) -> None:
@@ -275,7 +272,7 @@ def test_what_follows_a_token_is_its_accounts_turn(server: TokenServer) -> None:
     text = server.make()
     with server.greet(text, statuses(1, 50)) as client:
         assert [*range(1, 51)] == [request.call for _, request in server.asked]
-        assert {text.split("_")[1]} == {peer.token for peer in server.peers()}
+        assert {text.split("_")[1]} == {peer.token for peer in server.askers}
         assert isinstance(received(client)[0], Welcome)
 
 

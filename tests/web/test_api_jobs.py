@@ -106,6 +106,11 @@ def test_fields_are_those_of_enqueue(client: httpx.Client) -> None:
         ({"command": "true", "timeout": 0}, "timeout", "must be longer than 0"),
         ({"command": "true", "priority": 1001}, "priority", "between -1000 and 1000"),
         ({"command": "true", "id": "a b"}, "id", "without spaces"),
+        ({"command": "true", "priority": 10**30}, "priority", "must be a whole number"),
+        ({"command": "true", "max_retries": "9" * 40}, "max_retries", "whole number"),
+        ({"command": "true", "delay": 1e308}, "delay", "at most ten years"),
+        ({"command": "true", "delay": 1 << 63}, "delay", "at most ten years"),
+        ({"command": "true", "timeout": "9" * 40 + "d"}, "timeout", "at most ten years"),
         ("true", None, "must be a JSON object"),
         (17, None, "must be a JSON object"),
         ([], "jobs", "from 1 to 10000 jobs, not 0"),
@@ -360,6 +365,7 @@ def test_many_jobs_are_acted_on_at_once(client: httpx.Client) -> None:
         {"action": "cancel", "select": {"all": True}, "priority": 1},
         {"action": "edit", "select": {"all": True}},
         {"action": "cancel"},
+        {"action": "prune", "select": {"all": True}, "older_than": "9" * 40 + "d"},
     ):
         assert (400, "usage") == problem(client.post(f"{JOBS}/actions", json=body))[:2]
 

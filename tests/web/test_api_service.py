@@ -60,7 +60,7 @@ def test_the_dead_letter_queue(own: httpx.Client, daemon: DaemonProcess) -> None
     daemon.wait_for(first, "dead")
     done = own.post(f"{V1}/dlq/retry", json={"ids": [second, good, "nobody"]}).json()
     assert [second] == done["ids"]
-    assert ["conflict", "not_found"] == [error["code"] for error in done["errors"]]
+    assert ["not_found", "conflict"] == [error["code"] for error in done["errors"]]
     wait_until(lambda: len(daemon.show(second).runs) == 2)
     daemon.wait_for(second, "dead")
     assert 3 == len(own.post(f"{V1}/dlq/retry", json={"all": True}).json()["ids"])

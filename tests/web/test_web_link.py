@@ -40,8 +40,10 @@ from queuectl.protocol import (
     encode,
 )
 from queuectl.tokens import CreateToken, RevokeToken, TokenCreated, id_of
+from queuectl.watching import Watch
 from queuectl.web import link as link_module
 from queuectl.web.link import CALLS_MAX, Link
+from queuectld.core.scopes import SCOPE_OF
 
 Script = Callable[["Peer"], Awaitable[None]]
 TOKEN = "qctl_0a1b2c3d4e_" + 43 * "s"
@@ -257,6 +259,14 @@ def test_what_may_be_asked_twice_is(
         assert isinstance(await link.call(request_, answer), answer)
 
     against(tmp_path, [lose, serve], test)
+
+
+def test_what_may_be_asked_twice_only_looks() -> None:
+    """
+    It is all that the daemon lets those do who may only look, but for what goes on for long.
+    """
+    looks = {each for each, scope in SCOPE_OF.items() if scope == "read"}
+    assert looks - {Logs, Wait, Watch} == set(link_module._LOOKS)
 
 
 def test_a_connection_that_was_idle_too_long(tmp_path: Path) -> None:

@@ -105,3 +105,20 @@ def test_logging_in_again_ends_the_session_before(gateway: GatewayProcess) -> No
     assert 200 == thief.get("/session").status_code
     browser.post("/login", data=form)
     assert [200, 401] == [each.get("/session").status_code for each in (browser, thief)]
+
+
+def test_a_person_is_told_with_a_page(gateway: GatewayProcess) -> None:
+    """
+    What a browser shows of a refusal is a page that says why, as text; a program gets a problem.
+    """
+    evil = {"Host": "<script>.example", "Accept": "text/html"}
+    answer = gateway.client(**evil).get("/jobs")
+    assert (421, "text/html; charset=utf-8") == (
+        answer.status_code,
+        answer.headers["content-type"],
+    )
+    assert "no name of this gateway" in answer.text
+    assert "<script>" not in answer.text
+    lost = gateway.client(Accept="text/html").post("/enqueue", data={"command": "true"})
+    assert (401, True) == (lost.status_code, 'href="/login"' in lost.text)
+    assert gateway.client(Accept="text/html").get("/api/v1/jobs").json()["code"] == "denied"
