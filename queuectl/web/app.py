@@ -20,7 +20,8 @@ def build(gateway: Gateway) -> ASGIApp:
     """
     found = all_routes()
     gateway.traffic.learn(found)
-    app = Starlette(routes=found, exception_handlers={HTTPException: problems.answer_http_error})
+    handlers = {HTTPException: problems.answer_http_error, Exception: problems.answer_bug}
+    app = Starlette(routes=found, exception_handlers=handlers)
     app.state.gateway = gateway
     return Guard(app, gateway)
 
