@@ -47,6 +47,7 @@ $(VENV)/installed: $(BIN)/python $(SOURCES)
 $(VENV)/dev: $(BIN)/python $(SOURCES)
 	./packaging/apt-need gcc libc6-dev strace tmux python3-systemd mmdebstrap systemd-container
 	./packaging/apt-need dpkg-dev lintian rpm rpmlint man-db groff mandoc bash zsh fish openssl prometheus
+	./packaging/apt-need chromium
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[dev]'
 	touch $@ $(VENV)/installed
 

@@ -91,6 +91,9 @@ def _owner(queue: "Queue", user: str | None) -> Peer | Account:
         raise Refusal("usage", f"user must be an account of this host, not {shorten(user)}", "user")
     if peer.uid is None and account.uid is not None:
         raise Refusal("denied", "this queue is one account's, and so are its tokens", "user")
+    if account.uid == 0 and peer.uid != 0:
+        # What runs as root, and with what variables, an admin is not shown.
+        raise Refusal("denied", "a token of root's is root's alone to make", "user")
     return account
 
 

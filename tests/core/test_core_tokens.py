@@ -46,7 +46,11 @@ SEED = int(os.environ.get("QUEUECTL_SEED", random.SystemRandom().randrange(1 << 
 ALICE = Peer(1001, "alice")
 BOB = Peer(1002, "bob")
 ROOT = Peer(0, "root", admin=True)
-ACCOUNTS = {"alice": Account(1001, "alice", "/home/alice"), "bob": Account(1002, "bob", "/")}
+ACCOUNTS = {
+    "alice": Account(1001, "alice", "/home/alice"),
+    "bob": Account(1002, "bob", "/"),
+    "root": Account(0, "root", "/root"),
+}
 DAY_MS = 86_400_000
 ENDED = "denied: the token was revoked or has expired"
 
@@ -149,7 +153,13 @@ def test_admins_make_tokens_for_others(talk: Talk) -> None:
     assert ("bob", "root") == (token.user, token.created_by)
     assert [token.id] == talk.ids(BOB)
     assert talk.create(BOB, user="bob").token.created_by is None
-    for peer, user, code in ((BOB, "alice", "denied"), (ROOT, "nobody-here", "usage")):
+    dave = Peer(1004, "dave", admin=True)
+    assert talk.create(dave, user="alice").token.created_by == "dave"
+    for peer, user, code in (
+        (BOB, "alice", "denied"),
+        (ROOT, "nobody-here", "usage"),
+        (dave, "root", "denied"),
+    ):
         refused = talk.try_create(peer, user=user)
         assert (code, "user") == (refused.code, refused.field)
 
