@@ -5,8 +5,8 @@ rules, dashboard.
 
 import asyncio
 import json
-import re
 import os
+import re
 import shutil
 import subprocess
 import sys
