@@ -21,7 +21,8 @@ def build(gateway: Gateway) -> ASGIApp:
     """
     found = all_routes()
     gateway.traffic.learn(found)
-    app = Starlette(routes=found, exception_handlers={HTTPException: answer_http_error})
+    handlers = {HTTPException: answer_http_error, Exception: problems.answer_bug}
+    app = Starlette(routes=found, exception_handlers=handlers)
     app.state.gateway = gateway
     return Guard(app, gateway)
 
