@@ -50,7 +50,7 @@ def measure(place: Place) -> list[Row]:
     with (
         Service(place, slots=jobs) as service,
         service.client() as client,
-        _gateway(service) as url,
+        gateway(service) as (url, _),
     ):
         token = client.call(CreateToken(scopes=["read"]), TokenCreated).text
         for _ in range(place.rounds):
@@ -126,21 +126,21 @@ def _quiet_share(service: Service, client: Client, url: str, token: str, count: 
 
 
 @contextmanager
-def _gateway(service: Service) -> Iterator[str]:
+def gateway(service: Service) -> Iterator[tuple[str, int]]:
     """
-    Run a gateway in front of *service*; yield its address.
+    Run a gateway in front of *service*; yield its address and its pid.
     """
     command = [sys.executable, "-P", "-m", "queuectl", "--socket", service.socket, "--jsonl"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    gateway = subprocess.Popen(
+    process = subprocess.Popen(
         [*command, "web", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment,
     )
-    with gateway:
+    with process:
         try:
-            assert gateway.stdout is not None
-            yield json.loads(gateway.stdout.readline())["url"]
+            assert process.stdout is not None
+            yield json.loads(process.stdout.readline())["url"], process.pid
         finally:
-            gateway.terminate()
+            process.terminate()

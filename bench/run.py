@@ -15,7 +15,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import accounts, activation, crowd, live, million, pipeline, rest, runs, startup
+from bench import (
+    accounts,
+    activation,
+    crowd,
+    dashboards,
+    live,
+    million,
+    pipeline,
+    rest,
+    runs,
+    startup,
+)
 from bench.rows import Row, table
 from bench.service import ROOT, Place
 
@@ -29,6 +40,7 @@ FIGURES: dict[str, Callable[[Place], list[Row]]] = {
     "activation": activation.measure,
     "crowd": crowd.measure,
     "live": live.measure,
+    "dashboards": dashboards.measure,
     "rest": rest.measure,
 }
 

@@ -25,6 +25,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 120
 
 
+def rss_bytes(pid: int) -> int:
+    """
+    Return the resident memory of a process.
+    """
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
+
+
 class Place:
     """
     A new folder below *parent*, which must be on a disk, and how much work is asked for: *scale*
@@ -113,9 +122,7 @@ class Service:
         """
         Return the daemon's resident memory.
         """
-        status = Path(f"/proc/{self._daemon.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-        return int(line.split()[1]) * 1024
+        return rss_bytes(self._daemon.pid)
 
     @property
     def processor_s(self) -> float:

@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import msgspec
 from websockets.client import ClientProtocol
@@ -53,6 +53,15 @@ _KEEPALIVE = (
 #: What a proxy says while nobody behind it answers, and a gateway while its daemon does not.
 _AWAY = (502, 503, 504)
 _REASON_CHARS_MAX = 200
+
+
+class _Problem(msgspec.Struct):
+    code: str = ""
+    detail: str = ""
+
+
+_decode_problem = msgspec.json.Decoder(_Problem).decode
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Tunnel:
@@ -290,7 +299,8 @@ def _refusal(url: str, response: Response) -> Exception:
     """
     Return the error that an answer other than an open tunnel stands for.
     """
-    status, reason = response.status_code, _reason(response)
+    status = response.status_code
+    code, reason = _problem(response)
     if status == 401:
         return AccessDenied(
             f"{url} does not accept the token ({reason}): it may have expired or been revoked, or "
@@ -298,8 +308,8 @@ def _refusal(url: str, response: Response) -> Exception:
         )
     if status in (403, 421):
         return AccessDenied(f"{url} refuses: {reason}")
-    if status == 429:
-        return RequestRefused("try_later", f"{url} refuses for now: {reason}")
+    if code == "try_later":
+        return RequestRefused(code, f"{url} refuses for now: {reason}")
     if status in _AWAY:
         # Whoever waits for a restart comes back.
         return DaemonUnreachable(f"no daemon behind {url}: {reason}")
@@ -308,17 +318,16 @@ def _refusal(url: str, response: Response) -> Exception:
     )
 
 
-def _reason(response: Response) -> str:
+def _problem(response: Response) -> tuple[str, str]:
     """
-    Return what a refusal gives as its cause: a problem's detail, where it is one of ours.
+    Return the code and the detail of a refusal of ours; of another's answer what can be said of it.
     """
     reason = f"HTTP {response.status_code}"
     location = response.headers.get("Location")
     if location:
-        return f"{reason}, it is at {location[:_REASON_CHARS_MAX]}"
+        return "", f"{reason}, it is at {location[:_REASON_CHARS_MAX]}"
     try:
-        problem: Any = msgspec.json.decode(response.body or b"")
-        detail = problem["detail"]
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
-        return reason
-    return str(detail)[:_REASON_CHARS_MAX]
+        problem = _decode_problem(response.body or b"")
+    except _DECODE_ERRORS:
+        return "", reason
+    return problem.code, problem.detail[:_REASON_CHARS_MAX] or reason

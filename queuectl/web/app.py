@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from queuectl.web import aliases, api, exposition, live, login, pages, problems, tunnel
 from queuectl.web.gateway import Gateway
 from queuectl.web.guard import Guard
+from queuectl.web.pages_rendering import error_page
 
 
 def build(gateway: Gateway) -> ASGIApp:
@@ -20,7 +21,8 @@ def build(gateway: Gateway) -> ASGIApp:
     """
     found = all_routes()
     gateway.traffic.learn(found)
-    app = Starlette(routes=found, exception_handlers={HTTPException: problems.answer_http_error})
+    handlers = {HTTPException: answer_http_error, Exception: problems.answer_bug}
+    app = Starlette(routes=found, exception_handlers=handlers)
     app.state.gateway = gateway
     return Guard(app, gateway)
 
@@ -40,6 +42,18 @@ def all_routes() -> list[BaseRoute]:
         *pages.routes(),
         *tunnel.routes(),
     ]
+
+
+async def answer_http_error(request: Request, error: Exception) -> Response:
+    """
+    Answer what no route serves: a browser with a page, others as the API does.
+    """
+    assert isinstance(error, HTTPException)
+    page = "text/html" in request.headers.get("accept", "")
+    if page and not request.url.path.startswith("/api/"):
+        message = f"There is nothing at {request.url.path}."
+        return error_page(request, error.status_code, message)
+    return await problems.answer_http_error(request, error)
 
 
 async def healthz(_request: Request) -> Response:

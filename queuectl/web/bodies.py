@@ -20,6 +20,8 @@ from queuectl.web.refusals import Refusal
 #: A batch of jobs is one frame of 4 MiB to the daemon; JSON spells the same out at greater length.
 BODY_BYTES_MAX = 8 << 20
 FORM_BYTES_MAX = 64 << 10
+#: Fields of a form: many jobs may be named by one each.
+FORM_FIELDS_MAX = 16_384
 #: What may come from who is not known: a token, in a form.
 LOGIN_BYTES_MAX = 4 << 10
 #: Bodies that are held at once: all, and those of one account, or of all who are not known.
@@ -169,7 +171,7 @@ def form_field(body: bytes, name: str) -> str:
     Return a field of a form; nothing if it is not there once.
     """
     try:
-        values = parse_qs(body.decode(), max_num_fields=100).get(name, [])
+        values = parse_qs(body.decode(), max_num_fields=FORM_FIELDS_MAX).get(name, [])
     except ValueError:
         return ""
     return values[0] if len(values) == 1 else ""

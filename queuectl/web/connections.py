@@ -11,9 +11,12 @@ import asyncio
 from collections import Counter, OrderedDict
 from typing import Any
 
+import h11
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from queuectl.web.strictness import STRICT
 
 #: Connections at once.
 CONNECTIONS_MAX = 2_000
@@ -104,6 +107,21 @@ class Connection(H11Protocol):
         """
         super().data_received(data)
         self._expect()
+
+    def send_400_response(self, msg: str) -> None:
+        """
+        Answer what is no HTTP, as strictly as everything else.
+        """
+        body = msg.encode()
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+        headers += [(b"content-length", b"%d" % len(body)), *STRICT]
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         """

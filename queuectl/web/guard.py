@@ -37,6 +37,7 @@ from queuectl.web.log import log
 from queuectl.web.refusals import Refusal, answer
 from queuectl.web.rendering import page
 from queuectl.web.sessions import Session
+from queuectl.web.strictness import STRICT, STRICT_TLS
 from queuectl.web.throttle import Allowance
 from queuectl.web.visitor import VISITOR, Visitor
 
@@ -49,28 +50,6 @@ POLICY = 1008
 #: able to fill the log.
 REFUSAL_LINES_MAX = 100
 REFUSAL_LINE_SECONDS = 0.5
-
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-STRICT_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",  # What frame-ancestors says, for browsers that do not know it.
-    # Not no-referrer, with which a browser's forms come from the origin `null`.
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-}
-#: What a gateway with TLS says to browsers: never come without.
-HSTS = {"Strict-Transport-Security": "max-age=31536000"}
-
-_STRICT = [(name.lower().encode(), value.encode()) for name, value in STRICT_HEADERS.items()]
-_STRICT_TLS = [
-    (name.lower().encode(), value.encode()) for name, value in (STRICT_HEADERS | HSTS).items()
-]
 
 
 class Guard:
@@ -243,7 +222,7 @@ def _strict(send: Send, gateway: Gateway, scope: Scope) -> Send:
     # What is shown to one visitor is for nobody else, and not for later; what pages are made of may
     # be kept, and is asked for again by its tag.
     cached = b"no-cache" if scope["path"].startswith("/static/") else b"no-store"
-    added = _STRICT_TLS if gateway.configuration.scheme == "https" else _STRICT
+    added = STRICT_TLS if gateway.configuration.scheme == "https" else STRICT
 
     async def strict(message: Message) -> None:
         if message["type"] in ("http.response.start", "websocket.http.response.start"):

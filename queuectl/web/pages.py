@@ -45,7 +45,7 @@ _CHANGES = {
     "/workers/act": act_on_workers,
     "/queues/act": act_on_queue,
     "/settings": change_setting,
-    "/tokens/act": act_on_tokens,
+    "/tokens": act_on_tokens,
     "/enqueue": make_jobs,
 }
 
@@ -58,7 +58,15 @@ def routes() -> list[BaseRoute]:
     found += [Route(path, page(each), methods=["POST"]) for path, each in _CHANGES.items()]
     found += [Route(path, page(each), methods=["GET"]) for path, each in _LOOKS.items()]
     found.append(Route("/theme", page(_choose_theme), methods=["POST"]))
+    found.append(Route("/dashboard", _lead_to_overview, methods=["GET"]))
     return found
+
+
+async def _lead_to_overview(request: Request) -> Response:
+    """
+    GET /dashboard: where older programs had it.
+    """
+    return go(request, "/")
 
 
 async def _choose_theme(request: Request) -> Response:

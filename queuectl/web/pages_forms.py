@@ -13,11 +13,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from queuectl.errors import UsageError
-from queuectl.protocol import SELECT_JOBS_MAX
+from queuectl.web.bodies import FORM_FIELDS_MAX
 from queuectl.web.pages_rendering import Said, say, show
-
-# Fields of one form: the most jobs that one action may name, and some around them.
-FIELDS_MAX = SELECT_JOBS_MAX + 100
 
 
 class Form(Struct, frozen=True):
@@ -71,7 +68,7 @@ async def read_form(request: Request) -> Form:
     body = await request.body()
     try:
         pairs = parse_qsl(
-            body.decode(), keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict"
+            body.decode(), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX, errors="strict"
         )
     except ValueError as error:
         raise UsageError(

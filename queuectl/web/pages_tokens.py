@@ -34,7 +34,7 @@ async def tokens_page(request: Request) -> Response:
 
 async def act_on_tokens(request: Request) -> Response:
     """
-    POST /tokens/act: create one or revoke one.
+    POST /tokens: create one or revoke one.
     """
     form = await read_form(request)
     link = visitor_of(request).link

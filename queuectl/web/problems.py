@@ -31,6 +31,7 @@ STATUSES = {
     "idle": 503,
     "unreachable": 503,
     "timed_out": 504,
+    "bug": 500,
 }
 #: When to ask again, for codes that pass by themselves.
 RETRY_AFTER_S = {"try_later": 5, "idle": 1, "unreachable": 1}
@@ -88,6 +89,16 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
     code = "not_found" if status == HTTPStatus.NOT_FOUND else "usage"
     path = request.url.path[:200]
     return problem(code, f"{error.detail}: {path!a}", status=status, headers=headers)
+
+
+async def answer_bug(request: Request, error: Exception) -> Response:
+    """
+    Answer what a fault of ours kept from being served; the server logs it.
+    """
+    detail = f"this is a bug in queuectl: {type(error).__name__}; the gateway's log says where"
+    if request.url.path.startswith("/api/"):
+        return problem("bug", detail)
+    return PlainTextResponse(detail, 500)
 
 
 def problem_of(error: QueuectlError) -> Response:

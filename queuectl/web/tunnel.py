@@ -4,8 +4,8 @@ socket, each with its length in front, one frame a message.
 
 Behind each tunnel is a connection to the daemon of its own, greeted with the token that opened it.
 The client's own hello is answered here and goes no further: whom it is served as, nobody can say
-but the token. After it nothing is read or changed on the way. The daemon's limits hold: of
-connections, of requests, of time.
+but the token. After it nothing is read or changed on the way. The daemon's limits hold, of
+connections, requests and time, and so does its fairness: there is no other bound on tunnels.
 
 Memory is bounded: a frame or two each way. Who does not read is not written to, up to the daemon,
 which stops reading from its client; and the other way round. When one end hangs up so does the
@@ -29,8 +29,6 @@ from queuectl.web.refusals import Refusal, answer
 from queuectl.web.visitor import VISITOR, Visitor
 
 PATH: Final = "/api/v1/tunnel"
-#: Tunnels at once. The daemon bounds those of one account; this bounds the descriptors of all.
-TUNNELS_MAX = 256
 #: How long a client may take to say hello once the tunnel is open.
 HELLO_SECONDS_MAX = 10.0
 
@@ -78,45 +76,38 @@ class Tunnels:
     The ASGI application that serves every tunnel of a gateway.
     """
 
-    def __init__(self) -> None:
-        self._count = 0
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
         Serve one WebSocket.
         """
         gateway: Gateway = scope["app"].state.gateway
-        self._count += 1
         try:
-            connection = await self._dial(scope[VISITOR])
-            try:
-                await receive()  # websocket.connect
-                await send({"type": "websocket.accept"})
-                await _serve(gateway, connection, receive, send)
-            finally:
-                connection.close()
+            connection = await _dial(scope[VISITOR])
         except Refusal as refusal:
             await answer(refusal, scope, send)
-        finally:
-            self._count -= 1
-
-    async def _dial(self, visitor: Visitor) -> Connection:
-        """
-        Return a connection of the visitor's own, before the tunnel is open: what goes wrong is
-        still an answer of HTTP. Raises Refusal.
-        """
-        if visitor.session is not None or visitor.link.token is None:
-            raise Refusal(403, "denied", "a tunnel takes a token: Authorization: Bearer TOKEN")
-        if self._count > TUNNELS_MAX:
-            wait = {"Retry-After": "5"}
-            raise Refusal(503, "try_later", f"{TUNNELS_MAX} tunnels are open already", wait)
+            return
         try:
-            return await dial(visitor.link.path, visitor.link.token)
-        except RequestRefused as error:
-            status = 401 if error.code == "denied" else 503
-            raise Refusal(status, error.code, str(error)) from None
-        except QueuectlError as error:
-            raise Refusal(503, error.code, str(error), {"Retry-After": "1"}) from None
+            await receive()  # websocket.connect
+            await send({"type": "websocket.accept"})
+            await _serve(gateway, connection, receive, send)
+        finally:
+            connection.close()
+
+
+async def _dial(visitor: Visitor) -> Connection:
+    """
+    Return a connection of the visitor's own, before the tunnel is open: what goes wrong is still an
+    answer of HTTP. Raises Refusal.
+    """
+    if visitor.session is not None or visitor.link.token is None:
+        raise Refusal(403, "denied", "a tunnel takes a token: Authorization: Bearer TOKEN")
+    try:
+        return await dial(visitor.link.path, visitor.link.token)
+    except RequestRefused as error:
+        status = 401 if error.code == "denied" else 503
+        raise Refusal(status, error.code, str(error)) from None
+    except QueuectlError as error:
+        raise Refusal(503, error.code, str(error), {"Retry-After": "1"}) from None
 
 
 async def _serve(gateway: Gateway, connection: Connection, receive: Receive, send: Send) -> None:

@@ -39,9 +39,9 @@ ECHO_BYTES_MAX = 200
 # Accounts that the jobs of one batch may name: each is looked up while everybody waits.
 ACCOUNTS_MAX = 100
 # The records of one batch, which go to the journal in one piece: under the 8 MiB that it takes at
-# once, with room for what else the turn records. What the jobs share on the wire, like the working
-# directory, is spelled out in each record.
-BATCH_RECORDS_BYTES_MAX = 7 << 20
+# once, with room for what else gathers meanwhile. What the jobs share on the wire, like the working
+# directory, is spelled out in each record; variables are in records of their own.
+BATCH_RECORDS_BYTES_MAX = 6 << 20
 
 
 def shorten(text: str) -> str:

@@ -61,9 +61,10 @@ READY_MS_MAX = 2_000
 SLEEP_MS_MAX = 30_000
 # The same while jobs wait for a time by wall clock.
 SLEEP_SCHEDULED_MS_MAX = 1_000
-# A batch of this size goes to disk before more is decided: what gathers must stay a batch, and the
-# largest event adds BATCH_RECORDS_BYTES_MAX to it, and the heads of so many records.
-GATHER_BYTES_MAX = BATCH_BYTES_MAX - BATCH_RECORDS_BYTES_MAX - (512 << 10)
+# A batch of this size goes to disk before more is decided: what gathers must stay a batch. The
+# largest request may add BATCH_RECORDS_BYTES_MAX to it and the heads of so many records, and should
+# the disk then be full, there must be room left for the ends of all runs.
+GATHER_BYTES_MAX = BATCH_BYTES_MAX - BATCH_RECORDS_BYTES_MAX - (1536 << 10)
 # A task of the journal that takes longer is a disk that hangs: the sign of life stops.
 COMMIT_S_MAX = 30.0
 # Time given to the jobs of a throw-away daemon between SIGTERM and SIGKILL.

@@ -30,6 +30,7 @@ def accept_config(visit: Visit) -> None:
 
 # --- what goes wrong -------------------------------------------------------------------------
 
+LATER = '{"type":"about:blank","detail":"%s","code":"try_later"}'
 PROBLEM = '{"type":"about:blank","detail":"%s"}'
 
 
@@ -46,7 +47,8 @@ ANSWERS = {
     ),
     "forbidden": (http("403 Forbidden", PROBLEM % "not you"), 77, "refuses: not you"),
     "misdirected": (http("421 Misdirected", PROBLEM % "no name"), 77, "refuses: no name"),
-    "throttled": (http("429 Slow", PROBLEM % "wait"), 75, "refuses for now: wait"),
+    "throttled": (http("429 Slow", LATER % "wait"), 75, "refuses for now: wait"),
+    "too many": (http("503 Full", LATER % "close one"), 75, "refuses for now: close one"),
     "no daemon": (http("503 Away", PROBLEM % "nobody"), 69, "no daemon behind URL: nobody"),
     "no gateway behind a proxy": (http("502 Bad Gateway", "<html>"), 69, "URL: HTTP 502"),
     "older gateway": (http("404 Not Found"), 69, "no gateway of queuectl, or an older one: HTTP 4"),

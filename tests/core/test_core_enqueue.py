@@ -460,7 +460,7 @@ def test_a_batch_that_the_journal_could_not_take_is_refused() -> None:
     specs = [JobSpec(command="x")] * BATCH_JOBS_MAX
     refused = talk.refused(Enqueue(jobs=specs, cwd="/" + "x" * 1000))
     assert ("usage", "jobs") == (refused.code, refused.field)
-    assert "the jobs of a batch must have at most 7340032 bytes in all; split it" == refused.message
+    assert "the jobs of a batch must have at most 6291456 bytes in all; split it" == refused.message
     assert BATCH_JOBS_MAX == len(talk.request(Enqueue(jobs=specs, cwd="/" + "x" * 200)).ids)
 
 

@@ -118,7 +118,7 @@ def test_what_gathers_while_a_batch_waits_for_room_stays_a_batch(turns: Turns) -
     all the same: what is decided must fit into one batch when there is room again.
     """
     turns.disk.is_full = True
-    for size_bytes in (300_000, 7_000_000, 7_000_000, 300_000, 7_000_000):
+    for size_bytes in (300_000, 6_000_000, 6_000_000, 300_000, 6_000_000):
         assert size_bytes < BATCH_RECORDS_BYTES_MAX
         turns.enqueue(size_bytes)
     turns.daemon.turn()
@@ -126,4 +126,4 @@ def test_what_gathers_while_a_batch_waits_for_room_stays_a_batch(turns: Turns) -
     assert turns.daemon.housekeeping.waits_for_room
     turns.disk.is_full = False
     wait_until(turns.is_idle)
-    assert 73 == len(turns.queue.state.jobs)
+    assert 63 == len(turns.queue.state.jobs)

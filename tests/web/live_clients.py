@@ -111,6 +111,7 @@ def output_of(told: list[Told], begin: tuple[int, int] = (1, 0)) -> dict[int, by
             assert each.data["attempt"] == attempt + 1, each
             attempt, offset = attempt + 1, 0
         assert each.data["offset"] - each.data.get("dropped_bytes", 0) == offset, each
+        assert each.data["next_offset"] > offset, each
         offset = each.data["next_offset"]
         assert offset == each.data["offset"] + len(each.output), each
         assert each.id == f"{attempt}:{offset}"

@@ -2,6 +2,7 @@
 The API's document and its page against its routes, and the shapes against what is answered.
 """
 
+import asyncio
 import re
 from typing import Any
 
@@ -10,11 +11,14 @@ import msgspec
 import pytest
 from markdown_reader import Document, plain
 from msgspec import inspect as types
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 from test_docs import sample_of
 
 from queuectl import documents, protocol, views
-from queuectl.web import aliases, api, openapi, shapes
+from queuectl.web import aliases, api, openapi, problems, shapes
 from queuectl.web.operations import PREFIX, Operation
 from queuectl.web.problems import RETRY_AFTER_S, STATUSES
 
@@ -88,6 +92,33 @@ def test_every_parameter_and_field_is_on_the_page() -> None:
             continue
         names = {parameter.name for parameter in operation.query}
         assert names <= said[f"{operation.method} {operation.path}"], operation.path
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [("/api/v1/broken", "application/problem+json"), ("/broken", "text/plain; charset=utf-8")],
+)
+def test_a_fault_of_ours_is_said_to_be_one(path: str, media_type: str) -> None:
+    """
+    It is no refusal: nobody knows what was done. Nothing of the inside is told.
+    """
+
+    async def broken(_request: Request) -> Response:
+        raise ZeroDivisionError("a secret")
+
+    app = Starlette(
+        routes=[Route(path, broken)], exception_handlers={Exception: problems.answer_bug}
+    )
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as asking:
+            return await asking.get(path)
+
+    answer = asyncio.run(ask())
+    assert (500, media_type) == (answer.status_code, answer.headers["content-type"])
+    assert "bug in queuectl: ZeroDivisionError" in answer.text
+    assert "secret" not in answer.text
 
 
 def test_every_code_is_on_the_page() -> None:

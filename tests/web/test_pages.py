@@ -234,6 +234,16 @@ def test_what_there_is_not(browser: httpx.Client) -> None:
     assert 200 == browser.get("/jobs?search=nothing-has-this&order=longest").status_code
 
 
+def test_addresses_that_lead_elsewhere(browser: httpx.Client) -> None:
+    """
+    Where older programs had their dashboard, ours is; a browser that is lost is told with a page.
+    """
+    answer = browser.get("/dashboard")
+    assert (303, "/") == (answer.status_code, answer.headers["location"])
+    lost = browser.get("/no/such/page")
+    assert (404, True) == (lost.status_code, "There is nothing at /no/such/page" in lost.text)
+
+
 def test_static_files(gateway: GatewayProcess, browser: httpx.Client) -> None:
     """
     Every file that a page names is there, kept for good under its own path, and nothing else is.

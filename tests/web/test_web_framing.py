@@ -47,7 +47,9 @@ def test_framing_that_can_be_read_in_two_ways(gateway: GatewayProcess, headers: 
     before = tries(gateway)
     with RawHttp(gateway) as http:
         http.request("POST", "/login", [FORM, *headers], b"0\r\n\r\n" + SMUGGLED)
-        (status,) = statuses(http.read_all())
+        said = http.read_all()
+    (status,) = statuses(said)
+    assert b"x-content-type-options: nosniff" in said
     assert 400 <= status < 600
     assert before == tries(gateway)
 

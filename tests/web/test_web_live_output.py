@@ -239,6 +239,34 @@ def test_wherever_one_begins_every_byte_comes_once(
         assert bytes(written[offset:]) == output_of(told, (1, offset))[1]
 
 
+def test_wherever_one_begins_in_several_attempts(
+    daemon: DaemonProcess, gateways: Callable[..., GatewayProcess]
+) -> None:
+    """
+    From any place in any attempt everything follows, also of attempts that are over and of which
+    the gateway keeps nothing.
+    """
+    print(f"QUEUECTL_SEED={SEED}")
+    chance = random.Random(SEED)
+    size = KEPT_BYTES_MAX + 100_000
+    with Client(daemon.socket) as client:
+        client.call(SetConfig(key="backoff_base", value=1), ConfigAnswer)
+    command = f"head -c {size} /dev/zero | tr '\\0' $QUEUECTL_ATTEMPT; exit 1"
+    (job_id,) = daemon.enqueue(command, max_retries=2)
+    client = gateways(daemon).start().token_client()
+    whole = {attempt: str(attempt).encode() * size for attempt in (1, 2, 3)}
+    while True:
+        over = daemon.state(job_id) == "dead"
+        made = max(daemon.show(job_id).job.attempt or 1, 1)
+        attempt, offset = chance.randint(1, made), chance.randrange(size)
+        with event_stream(client, stream_path(job_id, after=f"{attempt}:{offset}")) as told:
+            found = output_of(until_end(told), (attempt, offset))
+        first = whole[attempt][offset:]
+        assert found == {attempt: first} | {n: whole[n] for n in whole if n > attempt}
+        if over:
+            break
+
+
 def test_a_browser_that_comes_back(client: httpx.Client, writer: Writer) -> None:
     """
     A browser repeats the id of the last event it has, and goes on right after it; the address

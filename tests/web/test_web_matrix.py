@@ -14,7 +14,7 @@ import pytest
 from daemon_process import DaemonProcess
 from guard_bench import Bench, Cell
 
-from queuectl.web.guard import STRICT_HEADERS
+from queuectl.web.strictness import STRICT_HEADERS
 
 HOSTS = ("127.0.0.1:8642", "queue.example.org", "evil.example:8642", "127.0.0.1")
 GOOD_HOSTS = HOSTS[:2]

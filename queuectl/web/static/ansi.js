@@ -39,6 +39,7 @@ export class Screen {
     line.textContent = text;
     this.line = null;
     this.element.append(line);
+    return line;
   }
 
   write(text) {

@@ -18,7 +18,8 @@ async function send(form, button, confirmed) {
   if (confirmed) fields.set("confirmed", "1");
   const token = csrf();
   try {
-    const answer = await load(form.action, {
+    // Not form.action: that is a button which is called so.
+    const answer = await load(form.getAttribute("action"), {
       method: "POST",
       body: fields,
       headers: token ? { "X-CSRF-Token": token } : {},
@@ -31,7 +32,7 @@ async function send(form, button, confirmed) {
     const wrong = main().querySelector("[aria-invalid]") ?? (found.getElementById("confirm") ? main() : null);
     wrong?.focus();
   } catch {
-    form.requestSubmit ? form.submit() : null; // The browser says what is wrong better.
+    say("The gateway does not answer: nothing is known to be done.");
   }
 }
 
@@ -54,7 +55,7 @@ async function filter(form) {
   const fields = new URLSearchParams();
   for (const [name, value] of new FormData(form)) if (value && !(name === "order" && value === "newest")) fields.append(name, value);
   const query = fields.toString();
-  const path = form.action.split("?")[0] + (query ? `?${query}` : "");
+  const path = form.getAttribute("action") + (query ? `?${query}` : "");
   const answer = await load(path);
   if (!answer) return;
   history.replaceState(null, "", path);

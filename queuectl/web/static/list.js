@@ -8,7 +8,8 @@
 import { morph } from "./morph.js";
 import { fragmentOf, load } from "./page.js";
 
-const PAGE = 50;
+const PAGE = 50; // rows that the server shows at first
+const APPENDED = 200; // rows fetched at once after them
 
 const rows = () => document.getElementById("rows");
 const number = (row) => Number(row.dataset.n);
@@ -40,7 +41,9 @@ async function append() {
   if (!more || loading) return;
   loading = true;
   try {
-    const found = await fetchRows(fragmentOf(more.href, "rows"));
+    const url = fragmentOf(more.href, "rows");
+    url.searchParams.set("size", APPENDED);
+    const found = await fetchRows(url);
     if (!found) return;
     for (const row of found.fresh) if (!document.getElementById(row.id)) rows().append(row);
     setMore(found.before);

@@ -89,7 +89,7 @@ function listen() {
   source.onerror = () => {
     if (source?.readyState === EventSource.CLOSED) hush();
   };
-  for (const name of ["message", "changes", "changed", "missed", "tables"]) source.addEventListener(name, () => schedule(0));
+  for (const name of ["changed", "missed"]) source.addEventListener(name, () => schedule(0));
 }
 
 function hush() {

@@ -4,7 +4,10 @@
 // Children with an id are the same child wherever they stand. What has data-keep is left alone. What
 // the reader did to a control (ticked, typed, opened) is theirs and is not undone.
 
-const THEIRS = new Set(["open", "value", "checked", "data-is", "hidden", "aria-pressed"]);
+const THEIRS = new Set(["open", "checked", "data-is", "aria-pressed"]);
+
+// Not form.id: that is a field which is called so.
+const idOf = (node) => node.getAttribute?.("id") ?? "";
 
 export function morph(old, next) {
   if (old.isEqualNode(next) || old.hasAttribute("data-keep")) return;
@@ -13,21 +16,23 @@ export function morph(old, next) {
 }
 
 function attributes(old, next) {
+  const typed = old.localName === "input" && old.type !== "hidden";
+  const left = (name) => THEIRS.has(name) || (typed && name === "value");
   for (const { name } of [...old.attributes]) {
-    if (!next.hasAttribute(name) && !THEIRS.has(name)) old.removeAttribute(name);
+    if (!next.hasAttribute(name) && !left(name)) old.removeAttribute(name);
   }
   for (const { name, value } of next.attributes) {
-    if (THEIRS.has(name) && old.hasAttribute(name) && !(name === "value" && old.type === "hidden")) continue;
-    if (name === "hidden") continue; // The script has shown it.
+    if (name === "hidden" || (left(name) && old.hasAttribute(name))) continue; // The script has shown it.
     if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
 }
 
-export function children(old, next) {
-  const byId = new Map([...old.children].filter((each) => each.id).map((each) => [each.id, each]));
+function children(old, next) {
+  const byId = new Map([...old.children].filter(idOf).map((each) => [idOf(each), each]));
   let at = old.firstChild;
   for (const want of [...next.childNodes]) {
-    let have = want.id ? byId.get(want.id) : at && !at.id && alike(at, want) ? at : null;
+    const id = idOf(want);
+    let have = id ? byId.get(id) : at;
     if (have && !alike(have, want)) have = null;
     if (!have) {
       old.insertBefore(want, at);
@@ -52,5 +57,5 @@ function same(have, want) {
 }
 
 function alike(a, b) {
-  return a.nodeType === b.nodeType && a.nodeName === b.nodeName && (a.id || "") === (b.id || "");
+  return a.nodeType === b.nodeType && a.nodeName === b.nodeName && idOf(a) === idOf(b);
 }

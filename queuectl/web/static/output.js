@@ -8,6 +8,10 @@ const LINES = 10000; // on the page; all of it is in the download
 const HITS = 2000;
 const WRAP = "queuectl.wrap";
 
+function decode(text) {
+  return new TextDecoder().decode(Uint8Array.from(atob(text), (each) => each.charCodeAt(0)));
+}
+
 class Viewer {
   constructor(section) {
     this.section = section;
@@ -37,6 +41,7 @@ class Viewer {
 
   open() {
     if (!this.section.isConnected) return;
+    this.tell("");
     const { job, attempt } = this.section.dataset;
     const path = `/api/v1/jobs/${encodeURIComponent(job)}/output/socket?attempt=${attempt}&offset=${this.offset}`;
     const url = new URL(path, location.href);
@@ -55,23 +60,22 @@ class Viewer {
     };
   }
 
-  take(message) {
-    if (message.type === "output") this.output(message);
-    else if (message.type === "missed") {
-      this.offset = message.offset ?? this.offset;
-      this.pending.push({ note: `… ${message.missed_bytes ?? message.bytes ?? "some"} bytes were skipped: they are in the download` });
-    } else if (message.type === "end") {
+  take({ event, data }) {
+    if (event === "output") this.output(data);
+    else if (event === "missed") {
+      this.pending.push({ note: `… ${data.missed_bytes} bytes were skipped: they are in the download` });
+      this.offset = data.offset + data.missed_bytes;
+    } else if (event === "end" && (data.reason === "finished" || data.reason === "attempt_over")) {
       this.ended = true;
       this.tell("complete");
-    }
+    } else if (event === "end" && data.reason !== "stopping") this.tell(data.message ?? data.reason);
     if (!this.frame) this.frame = requestAnimationFrame(() => this.draw());
   }
 
-  output(message) {
-    if (message.dropped_bytes) this.pending.push({ note: `… ${message.dropped_bytes} bytes were dropped: over the output limit` });
-    const bytes = message.encoding === "base64" ? Uint8Array.from(atob(message.data), (each) => each.charCodeAt(0)) : null;
-    this.pending.push({ text: bytes ? new TextDecoder().decode(bytes) : message.data });
-    this.offset = message.offset + (message.bytes ?? bytes?.length ?? new TextEncoder().encode(message.data).length);
+  output(data) {
+    if (data.dropped_bytes) this.pending.push({ note: `… ${data.dropped_bytes} bytes were dropped: over the output limit` });
+    this.pending.push({ text: data.text ?? decode(data.base64) });
+    this.offset = data.next_offset;
   }
 
   draw() {
@@ -79,7 +83,7 @@ class Viewer {
     if (this.first) {
       const cut = Number(this.section.dataset.offset) > 0;
       this.screen.clear();
-      if (cut) this.screen.note("… earlier output is in the download");
+      if (cut) this.offerStart();
       this.first = false;
     }
     for (const each of this.pending.splice(0)) {
@@ -88,6 +92,25 @@ class Viewer {
     }
     if (this.follow) this.bottom();
     if (this.part("find").value) this.find();
+  }
+
+  offerStart() {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "small quiet";
+    button.textContent = "Show it from its start";
+    button.onclick = () => this.restart();
+    this.screen.note("… ").append(button);
+  }
+
+  restart() {
+    this.section.dataset.offset = this.offset = 0;
+    this.first = true;
+    this.ended = false;
+    this.pending = [];
+    this.socket.onclose = null;
+    this.socket.close();
+    this.open();
   }
 
   bottom() {

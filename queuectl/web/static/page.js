@@ -1,6 +1,6 @@
 // Fetching pages and fragments of them, and putting them in the place of what is there.
 
-import { children, morph } from "./morph.js";
+import { morph } from "./morph.js";
 
 const parser = new DOMParser();
 
@@ -43,7 +43,6 @@ export function put(found) {
 export function show(found, url) {
   const path = new URL(url, location.href);
   if (path.href !== location.href) history.pushState(null, "", path);
-  children(main(), found.getElementById("main"));
   put(found);
 }
 
