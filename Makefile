@@ -46,8 +46,9 @@ $(VENV)/installed: $(BIN)/python $(SOURCES)
 # Tests run the installed copy as well, so each change of the sources installs it again.
 $(VENV)/dev: $(BIN)/python $(SOURCES)
 	./packaging/apt-need gcc libc6-dev strace tmux python3-systemd mmdebstrap systemd-container
-	./packaging/apt-need dpkg-dev lintian rpm rpmlint man-db groff mandoc bash zsh fish openssl prometheus
+	./packaging/apt-need dpkg-dev lintian rpm rpmlint man-db groff mandoc bash zsh fish openssl
 	./packaging/apt-need chromium
+	./packaging/apt-take prometheus /usr/bin/promtool $(BIN)/promtool
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[dev]'
 	touch $@ $(VENV)/installed
 

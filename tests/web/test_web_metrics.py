@@ -5,9 +5,11 @@ rules, dashboard.
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,8 +36,12 @@ from queuectl.web.visitor import VISITOR, Visitor
 from queuectld.core.measuring import PENDING_LOOK_MAX
 
 METRICS = Document("docs/metrics.md")
+#: Beside the interpreter is where the Makefile puts it.
+PROMTOOL = shutil.which(
+    "promtool", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+)
 needs_promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool is not here; it is in Debian's prometheus"
+    PROMTOOL is None, reason="promtool is not here; it is in Debian's prometheus"
 )
 
 
@@ -46,8 +52,9 @@ def families(text: str) -> dict[str, Metric]:
 
 
 def promtool(*arguments: str, text: str = "") -> None:
+    assert PROMTOOL is not None
     ran = subprocess.run(
-        ["promtool", *arguments], input=text, capture_output=True, text=True, check=False
+        [PROMTOOL, *arguments], input=text, capture_output=True, text=True, check=False
     )
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout + ran.stderr
 
