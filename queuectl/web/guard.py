@@ -45,6 +45,8 @@ from queuectl.web.visitor import VISITOR, Visitor
 #: made of. The second are folders, and stand for all below.
 OPEN = frozenset({"/healthz", "/login", "/favicon.ico"})
 OPEN_BELOW = ("/login/", "/static/")
+#: The type of server-sent events, as Starlette writes it.
+EVENTS_TYPE = b"text/event-stream; charset=utf-8"
 #: How a WebSocket ends whose session has (RFC 6455 7.4.1).
 POLICY = 1008
 #: Lines about refusals in a row, and then one in so many seconds: whoever is refused must not be
@@ -149,12 +151,15 @@ class Guard:
         Run the route, and log what it changed.
         """
         status = 0
+        is_stream = False
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_stream
             if message["type"] == "websocket.accept":
                 status = 101
-            status = message.get("status", status)
+            elif "status" in message:
+                status = message["status"]
+                is_stream = (b"content-type", EVENTS_TYPE) in message.get("headers", ())
             await send(message)
 
         try:
@@ -163,10 +168,13 @@ class Guard:
             session = visitor.session
             if not status or session is None or not session.ended:
                 raise
-            # Of an answer that has begun the rest is not sent: the connection ends.
+            # A stream ends. Of any other answer the rest is not sent: the connection breaks off, so
+            # that nobody takes it for whole.
             if status == 101:
                 reason = "the session has ended"
                 await send({"type": "websocket.close", "code": POLICY, "reason": reason})
+            elif is_stream:
+                await send({"type": "http.response.body", "body": b""})
         finally:
             if arrival.changes:
                 log.info(

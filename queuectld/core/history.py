@@ -10,7 +10,7 @@ them: a start must not take longer for the charts' sake. What their attempts wai
 the first ones only, and whether a job was held meanwhile is not.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from heapq import merge
 
@@ -26,8 +26,8 @@ from queuectld.core.tally import Tally
 # Buckets of accounts in all: a day of 14 that always have jobs, an hour of 300. 10 MB at most.
 USER_BUCKETS_MAX = 20_000
 # Jobs that are looked at for what was before the start, twice: those enqueued last, and those that
-# ended last. It takes about 0.2 s.
-REBUILD_JOBS_MAX = 100_000
+# ended last. It takes about 0.05 s of a start for the former, 0.2 s for the latter.
+REBUILD_JOBS_MAX = 50_000
 # The states of jobs that have made an attempt lately, or were cancelled.
 _LATELY: tuple[JobState, ...] = (
     *("processing", "failed", "held"),
@@ -154,6 +154,27 @@ def latest_changed(state: State) -> Iterator[Job]:
     return merge(*lines, key=lambda job: job.updated_at, reverse=True)
 
 
+class Gathered(Bucket):
+    """
+    A minute whose waits and runs, ms each, are not in its histograms yet.
+    """
+
+    __slots__ = ("runs", "waits")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[int] = []
+        self.runs: list[int] = []
+
+    def sort(self) -> None:
+        """
+        Put them there.
+        """
+        self.add_waits(self.waits)
+        self.add_runs(self.runs)
+        self.waits, self.runs = [], []
+
+
 class Rebuilt:
     """
     What is still known of the minutes from *first_at* on.
@@ -163,7 +184,7 @@ class Rebuilt:
 
     def __init__(self, state: State, first_at: int) -> None:
         self._first_at = first_at
-        self._minutes: dict[int, dict[Owner, Bucket]] = {}
+        self._minutes: dict[int, dict[Owner, Gathered]] = {}
         self.known_since_at = first_at
         self._look_at_enqueued(state)
         self._look_at_runs(state)
@@ -172,27 +193,33 @@ class Rebuilt:
         """
         Return the buckets of the minute that begins at *at*.
         """
-        return self._minutes.pop(at, {})
+        buckets = self._minutes.pop(at, {})
+        for bucket in buckets.values():
+            bucket.sort()
+        return dict(buckets)
 
-    def _bucket(self, at: int, owner: Owner) -> Bucket:
+    def _bucket(self, at: int, owner: Owner) -> Gathered:
         buckets = self._minutes.setdefault(at - at % MINUTE_MS, {})
         bucket = buckets.get(owner)
         if bucket is None:
-            bucket = buckets[owner] = Bucket()
+            bucket = buckets[owner] = Gathered()
         return bucket
 
     def _look_at_enqueued(self, state: State) -> None:
         """
         Numbers are given in the order of time.
         """
+        counts: Counter[tuple[int, Owner]] = Counter()
         for count, job in enumerate(state.newest_first()):
             at = _begin(job.spec).at
             if at < self._first_at:
-                return
+                break
             if count == REBUILD_JOBS_MAX:
                 self.known_since_at = max(self.known_since_at, at)
-                return
-            self._bucket(at, job.owner).enqueued += 1
+                break
+            counts[at // MINUTE_MS, job.owner] += 1
+        for (minute, owner), count in counts.items():
+            self._bucket(minute * MINUTE_MS, owner).enqueued = count
 
     def _look_at_runs(self, state: State) -> None:
         for count, job in enumerate(latest_changed(state)):
@@ -217,7 +244,7 @@ class Rebuilt:
             bucket.retried += 1
         else:
             begin = _begin(job.spec)
-            bucket.add_waits([max(run.started_at - max(begin.at, begin.due_at), 0)])
+            bucket.waits.append(max(run.started_at - max(begin.at, begin.due_at), 0))
 
     def _ended(self, job: Job, run: Run) -> None:
         bucket = self._bucket(run.ended_at, job.owner)
@@ -233,4 +260,4 @@ class Rebuilt:
         if run.end == "lost":
             bucket.lost += 1
         elif run.end != "could_not_start":
-            bucket.add_runs([max(run.ended_at - run.started_at, 0)])
+            bucket.runs.append(max(run.ended_at - run.started_at, 0))

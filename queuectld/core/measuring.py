@@ -125,19 +125,25 @@ def oldest_pending_at(state: State, peer: Peer) -> int | None:
     Return since when the job is pending that is so for longest. Of more than PENDING_LOOK_MAX jobs,
     only the next one of each line is looked at.
     """
-    times = []
+    jobs = state.jobs
+    oldest_at = None
     look_at_all = state.counts["pending"] <= PENDING_LOOK_MAX
     for share in state.shares.waiting.values():
         if not peer.admin and share.owner != peer.uid:
             continue
         for line in share.lines.values():
             if look_at_all:
-                entries = [entry for entry in line.ready.entries() if state.is_ready(*entry)]
+                numbers = line.ready.numbers()
             else:
                 head = line.ready.head(state.is_ready)
-                entries = [] if head is None else [unpack(head)]
-            times += [state.jobs[number].updated_at for _, number in entries]
-    return min(times, default=None)
+                numbers = [] if head is None else [unpack(head)[1]]
+            for number in numbers:
+                job = jobs.get(number)
+                if job is None or job.state != "pending":
+                    continue  # A stale entry.
+                if oldest_at is None or job.updated_at < oldest_at:
+                    oldest_at = job.updated_at
+    return oldest_at
 
 
 # --- minutes ------------------------------------------------------------------------------------

@@ -231,6 +231,30 @@ def test_minutes_before_the_start_are_those_of_the_daemon_before(snapshot: bool)
     assert any(each.run_sum_ms for each in before)
 
 
+def test_what_is_known_of_the_past_of_a_retried_job() -> None:
+    """
+    Of each attempt when it began and how it ended; of the first, what it waited for since it was
+    due, and of one that could not start no run.
+    """
+    talk = Conversation(workers=1)
+    job = talk.enqueue(max_retries=2, delay_ms=5 * MINUTE_MS)
+    talk.advance(5 * MINUTE_MS)
+    talk.exit(job, 1)
+    talk.advance(10_000)
+    talk.exit(job, None)
+    talk.advance(10_000)
+    talk.refuse_start(job)
+    before = minutes(talk)
+    talk.restart()
+
+    after = minutes(talk)
+    assert [counted(each) for each in before] == [counted(each) for each in after]
+    assert counted(after[-1]) == {"started": 3, "retried": 2, "failed": 2, "dead": 1, "lost": 1}
+    assert [sum(each[-1].run_counts) for each in (before, after)] == [1, 1]
+    assert [sum(each[-1].wait_counts) for each in (before, after)] == [3, 1]
+    assert [each[-1].wait_sum_ms for each in (before, after)] == [0, 0]
+
+
 def test_what_is_looked_at_for_the_past_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A start does not look at more than the latest jobs, and says since when it knows.

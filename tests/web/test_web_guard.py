@@ -17,6 +17,8 @@ from queuectl.web.refusals import Refusal
 
 PAGE = Cell("127.0.0.1:8642", "own", "same-origin", "GET", "cookie", None)
 
+EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
+
 
 @pytest.fixture
 def bench(daemon: DaemonProcess) -> Bench:
@@ -64,7 +66,12 @@ class Handler:
         (
             "GET",
             [{"type": "http.response.start", "status": 200}],
-            [("http.response.start", 200)],  # And the connection ends.
+            [("http.response.start", 200)],  # And the connection breaks off.
+        ),
+        (
+            "GET",
+            [{"type": "http.response.start", "status": 200, "headers": EVENTS}],
+            [("http.response.start", 200), ("http.response.body", None)],
         ),
         (
             "WEBSOCKET",
