@@ -372,8 +372,15 @@ def test_what_a_page_weighs(
     A page and all that it loads at first stays below the limit, with long lists and much output.
     """
     enqueue(web_daemon, *["true " + "z" * 300] * 60, hold=True)
-    (job,) = enqueue(web_daemon, "seq 1 100000")
+    large = {f"NAME{number}": "v" * 900 for number in range(60)}
+    (job,) = enqueue(web_daemon, "seq 1 100000 # " + "c" * 100_000, env=large)
     web_daemon.wait_for(job, "completed")
+    for number in range(60):
+        enqueue(web_daemon, "true", queue=f"queue-{number}", delay_ms=86_400_000)
+        enqueue(web_daemon, *["exit 1"] * 2, queue=f"queue-{number}", delay_ms=86_400_000)
+    dead = [JobSpec(command=f"exit {1 + number % 30}", max_retries=0) for number in range(200)]
+    for each in web_daemon.enqueue(*dead):
+        web_daemon.wait_for(each, "dead")
     for path in (*PAGES, "/enqueue", f"/jobs/{job}"):
         sizes: dict[str, int] = {}
 
