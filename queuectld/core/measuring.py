@@ -2,6 +2,7 @@
 The counts as answers show them: to everybody what concerns their own jobs, to admins all.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ def series_views(state: State, tallies: Tallies, peer: Peer) -> list[SeriesView]
         for owner, share in state.shares.by_owner.items()
         if peer.admin or owner == peer.uid
     }
+    names = _names(state)
     views = []
     for (name, owner), total in tallies.totals.items():
         if name == OTHER_QUEUES or owner not in rest:
@@ -58,13 +60,13 @@ def series_views(state: State, tallies: Tallies, peer: Peer) -> list[SeriesView]
         counts = (queue.counts_of.get(owner) if queue is not None else None) or no_jobs()
         for each, count in counts.items():
             rest[owner][each] -= count
-        views.append(_series_view(name, _user(state, owner), counts, total))
-    views += _rest_views(state, tallies, rest)
+        views.append(_series_view(name, names[owner], counts, total))
+    views += _rest_views(tallies, rest, names)
     return views
 
 
 def _rest_views(
-    state: State, tallies: Tallies, rest: dict[Owner, dict[JobState, int]]
+    tallies: Tallies, rest: dict[Owner, dict[JobState, int]], names: dict[Owner, str | None]
 ) -> Iterator[SeriesView]:
     """
     Yield what is left of each account, and the sum of what is left of accounts beyond the limit.
@@ -75,7 +77,7 @@ def _rest_views(
     owners = [owner for name, owner in tallies.totals if name == OTHER_QUEUES and owner in rest]
     for owner in owners[:SERIES_USERS_MAX]:
         total = tallies.totals[OTHER_QUEUES, owner]
-        yield _series_view(OTHER_QUEUES, _user(state, owner), rest[owner], total)
+        yield _series_view(OTHER_QUEUES, names[owner], rest[owner], total)
     if len(owners) > SERIES_USERS_MAX:
         sums, all_of_them = no_jobs(), Total()
         for owner in owners[SERIES_USERS_MAX:]:
@@ -87,8 +89,18 @@ def _rest_views(
         yield _series_view(OTHER_QUEUES, OTHER_USERS, sums, all_of_them)
 
 
-def _user(state: State, owner: Owner) -> str | None:
-    return None if owner is None else state.shares.by_owner[owner].user
+def _names(state: State) -> dict[Owner, str | None]:
+    """
+    Return what to call each account: its name, and where two had the same, since one was renamed,
+    the uid too. No two series may have the same labels.
+    """
+    shares = state.shares.by_owner
+    called = Counter(share.user for share in shares.values())
+    return {
+        owner: share.user if called[share.user] == 1 else f"{share.user} {owner}"
+        for owner, share in shares.items()
+        if owner is not None
+    } | {None: None}
 
 
 def _series_view(

@@ -247,7 +247,9 @@ def test_schedule_workers_and_queues(tab: Any, web_daemon: DaemonProcess) -> Non
     tab.locator("#said", has_text="Started 2 workers.").wait_for()
     tab.get_by_label("Have exactly").fill(str(before))
     tab.get_by_role("button", name="Scale").click()
-    wait_until(lambda: len(web_daemon.status().workers) == before)
+    tab.locator("#said", has_text=f"There are {before} workers now").wait_for()
+    taking = [each for each in web_daemon.status().workers if each.state != "draining"]
+    assert before == len(taking)
     with web_daemon.client() as client:
         client.call(SetQueue(name="shown", concurrency=2), Queues)
     tab.goto("/queues")

@@ -64,9 +64,11 @@ function check() {
 export async function refreshRows() {
   if (loading) return true;
   const all = rows()?.children;
-  if (!document.querySelector('[data-list="newest"]') || !all || all.length <= PAGE) return false;
+  const list = document.querySelector("[data-list]");
+  if (!list || !all || all.length <= PAGE) return false;
   const top = [...all].findIndex((row) => row.getBoundingClientRect().bottom > 0);
   if (top <= 0 && !boxes().some((box) => box.checked)) return false;
+  if (list.dataset.list !== "newest") return true; // There is no part of it that could be asked for.
   const high = top > 0 ? number(all[top]) : Infinity;
   const from = top > 0 ? moreUrl(high + 1) : location.href;
   return fold(await fetchRows(fragmentOf(from, "rows")), high);
