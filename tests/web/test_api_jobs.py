@@ -103,6 +103,7 @@ def test_fields_are_those_of_enqueue(client: httpx.Client) -> None:
         ({"command": "true", "priority": "urgent"}, "priority", "high, medium or low"),
         ({"command": "true", "comand": 1}, "comand", "did you mean command?"),
         ({"command": "true", "cwd": "src"}, "cwd", "must be absolute"),
+        ({"command": "true", "cwd": "~bob"}, "cwd", "must be absolute"),
         ({"command": "true", "timeout": 0}, "timeout", "must be longer than 0"),
         ({"command": "true", "priority": 1001}, "priority", "between -1000 and 1000"),
         ({"command": "true", "id": "a b"}, "id", "without spaces"),
@@ -143,6 +144,17 @@ def test_what_is_no_json_is_refused(client: httpx.Client, data: bytes, said: str
     answer = client.post(JOBS, content=data, headers={"Content-Type": "application/json"})
     assert (400, "usage", None) == problem(answer)
     assert said in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("job_id", ["naïve:ü;x", "ジョブ", "50%", "a?b#c"])
+def test_any_id_is_part_of_a_path(client: httpx.Client, job_id: str) -> None:
+    """
+    Location has it percent-encoded, and leads to the job.
+    """
+    answer = client.post(JOBS, json={"command": "true", "hold": True, "id": job_id})
+    assert 201 == answer.status_code, answer.text
+    assert answer.headers["location"].isascii()
+    assert job_id == client.get(answer.headers["location"]).json()["id"]
 
 
 def test_a_taken_id_is_a_conflict(client: httpx.Client) -> None:
