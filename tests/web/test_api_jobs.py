@@ -409,3 +409,8 @@ def test_a_token_does_what_its_scopes_say(gateway: GatewayProcess) -> None:
     assert 200 == reader.get(f"{JOBS}/{job}").status_code
     assert (403, "denied") == problem(reader.post(JOBS, json={"command": "true"}))[:2]
     assert (403, "denied") == problem(reader.post(f"{JOBS}/{job}/cancel"))[:2]
+    changer, blind = gateway.token_client("read", "manage"), gateway.token_client("manage")
+    assert (403, "denied") == problem(blind.post(f"{JOBS}/{job}/cancel"))[:2]
+    select = {"action": "release", "select": {"ids": [job]}}
+    assert [job] == blind.post(f"{JOBS}/actions", json=select).json()["ids"]
+    assert 200 == changer.post(f"{JOBS}/{held(gateway.token_client())}/cancel").status_code
