@@ -25,6 +25,7 @@ from bench import (
     pipeline,
     rest,
     runs,
+    scrape,
     startup,
 )
 from bench.rows import Row, table
@@ -42,6 +43,7 @@ FIGURES: dict[str, Callable[[Place], list[Row]]] = {
     "live": live.measure,
     "dashboards": dashboards.measure,
     "rest": rest.measure,
+    "scrape": scrape.measure,
 }
 
 

@@ -41,7 +41,7 @@ def measure(place: Place) -> list[Row]:
                 ("history_get", (GetHistory(), History)),
             )
         ]
-        with gateway(small) as few_url, gateway(large) as many_url:
+        with gateway(small) as (few_url, _), gateway(large) as (many_url, _):
             scraped = take_turns(rounds, _scraping_ms(many_url, many), _scraping_ms(few_url, few))
     target = Target("<=", ASKED_MS_MAX)
     what = f"{queue_count + 1:,} queues"

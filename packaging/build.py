@@ -259,8 +259,9 @@ def stage_texts(licenses: dict[str, str], seconds: int) -> None:
     write(doc / "changelog.gz", compressed((ROOT / "CHANGELOG.md").read_bytes()))
     write(STAGE / "changelog.yaml", changelog(seconds).encode())
     copy(ROOT / "README.md", doc / "README.md")
-    for source in sorted((ROOT / "docs").glob("*.md")):
-        copy(source, doc / "docs" / source.name)
+    for source in sorted((ROOT / "docs").iterdir()):
+        if source.suffix in (".md", ".json", ".yml"):
+            copy(source, doc / "docs" / source.name)
     copy(PACKAGING / "deb/lintian-overrides", STAGE / "deb/lintian-overrides")
 
 

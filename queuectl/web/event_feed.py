@@ -191,5 +191,5 @@ class EventFeed(Feed[Batch]):
             missed = MissedChanges(missed_count=changed.missed_count)
         if missed or changed.changes or changed.tables:
             amount = len(changed.changes) + changed.missed_count
-            self.add(Batch(self.next, changed, missed), amount + 1, amount)
+            self.add(Batch(self.next, changed, missed), len(changed.changes) + 1, amount)
         self.begin()

@@ -42,8 +42,9 @@ from queuectl.web.throttle import Allowance
 from queuectl.web.visitor import VISITOR, Visitor
 
 #: Paths that ask nobody who they are: whether the process lives, logging in, and what pages are
-#: made of. What ends in a slash stands for all below it.
-OPEN = ("/healthz", "/login", "/login/", "/static/", "/favicon.ico")
+#: made of. The second are folders, and stand for all below.
+OPEN = frozenset({"/healthz", "/login", "/favicon.ico"})
+OPEN_BELOW = ("/login/", "/static/")
 #: The type of server-sent events, as Starlette writes it.
 EVENTS_TYPE = b"text/event-stream; charset=utf-8"
 #: How a WebSocket ends whose session has (RFC 6455 7.4.1).
@@ -265,7 +266,7 @@ async def _answer(refusal: Refusal, arrival: Arrival, receive: Receive, send: Se
 
 
 def _is_open(path: str) -> bool:
-    return any(path == each or (each.endswith("/") and path.startswith(each)) for each in OPEN)
+    return path in OPEN or path.startswith(OPEN_BELOW)
 
 
 def _check_csrf(session: Session, arrival: Arrival, body: bytes) -> None:

@@ -116,6 +116,8 @@ async def output_frames(connection: HTTPConnection) -> Frames:
         tail_bytes = _number(connection.query_params, "tail_bytes", TAIL_BYTES)
         async with hub.output(visitor, job) as feed:
             position = asked or _near_end(feed, job, only, tail_bytes)
+            if only is not None:
+                position = max(position, (only, 0))
             yield None
             async with aclosing(feed.follow(position, only)) as items:
                 try:

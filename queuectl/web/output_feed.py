@@ -39,6 +39,9 @@ FLOOD_SECONDS = 0.1
 #: How long a daemon that hangs up, or has no room, is left alone.
 RETRY_SECONDS = 0.5
 
+#: Refusals after which the same may be asked again.
+_PASSING = ("try_later", "not_found")
+
 #: How the first byte of a character of so many bytes begins.
 _LEADS = {2: 0b110, 3: 0b1110, 4: 0b11110}
 
@@ -382,15 +385,15 @@ class OutputFeed(Feed[Piece | AttemptEnd]):
                         assert isinstance(answer, Output)
                         await self._take(answer)
             except (DaemonUnreachable, RequestRefused) as error:
-                if isinstance(error, ProtocolError) or not self._placed:
-                    raise
-                if isinstance(error, RequestRefused) and error.code != "try_later":
-                    if error.code != "not_found":
-                        raise
-                    # The next attempt will not be made, or the job is forgotten: then this raises.
+                if isinstance(error, RequestRefused) and error.code == "not_found":
+                    # This attempt will not be made, or not yet; or the job is forgotten: then this
+                    # raises.
                     detail = await self._link.call(Show(id=self._id), JobDetail)
                     if detail.job.state in FINISHED_STATES:
                         return detail.job
+                passing = isinstance(error, DaemonUnreachable) or error.code in _PASSING
+                if isinstance(error, ProtocolError) or not (self._placed and passing):
+                    raise
             # Of a character that was not read to its end, the beginning is read again.
             self._cutter = Cutter(self._cutter.position)
             await asyncio.sleep(RETRY_SECONDS)

@@ -25,8 +25,9 @@ from queuectl.web.visitor import visitor_of
 # Dead jobs that one look groups; the page says so where there are more.
 GROUPED_JOBS_MAX = 5_000
 # Groups, and jobs of a group, that are on the page.
-GROUPS_MAX = 30
-SHOWN_JOBS = 5
+GROUPS_MAX = 12
+SHOWN_JOBS = 4
+GROUP_JOBS_MAX = 50  # on the page of one group
 
 
 class Group(NamedTuple):
@@ -72,7 +73,7 @@ async def dead_page(request: Request) -> Response:
         count=len(jobs),
         partial=before is not None,
         reason=reason,
-        shown=SHOWN_JOBS if reason is None else 100,
+        shown=SHOWN_JOBS if reason is None else GROUP_JOBS_MAX,
     )
 
 

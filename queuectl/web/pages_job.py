@@ -29,6 +29,12 @@ DRAWN_RUNS_MAX = 60
 # Attempts in the table. A job that was retried for months has hundreds, and a page has its weight.
 LISTED_RUNS_MAX = 50
 
+# Of what runs and of its variables: a script may have 256 kB, and so may they.
+TEXT_CHARS_MAX = 8 << 10
+VARIABLES_CHARS_MAX = 4 << 10
+# A command that still fits into an address, where each byte may need three.
+COPIED_CHARS_MAX = 600
+
 #: What moves the cursor or changes colours: CSI, OSC and two-character sequences.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
 #: Controls that are left then, but for the ends of lines and tabs.
@@ -63,6 +69,7 @@ async def job_page(request: Request) -> Response:
     detail = await link.call(Show(id=request.path_params["id"]), JobDetail)
     job, runs = detail.job, detail.runs
     now = now_ms()
+    what = detail.script or job.command
     chosen = _chosen(request.query_params.get("attempt"), runs)
     fragment = "fragment" in request.query_params
     tail = None if fragment or chosen is None else await read_tail(link, job, chosen)
@@ -79,7 +86,36 @@ async def job_page(request: Request) -> Response:
         tail=tail,
         live=job.state not in FINISHED_STATES,
         actions=actions(job),
+        what=what[:TEXT_CHARS_MAX],
+        cut=max(len(what) - TEXT_CHARS_MAX, 0),
+        variables=some_variables(detail.env),
+        again=prefilled(detail),
     )
+
+
+def some_variables(env: dict[str, str]) -> list[tuple[str, str]]:
+    """
+    Return as many variables as a page has room for, by name.
+    """
+    room = VARIABLES_CHARS_MAX
+    shown = []
+    for name in sorted(env):
+        room -= len(name) + len(env[name])
+        if room < 0:
+            break
+        shown.append((name, env[name]))
+    return shown
+
+
+def prefilled(detail: JobDetail) -> dict[str, str]:
+    """
+    Return the fields of a form that would make such a job; none where an address cannot say it, or
+    what runs is not shown.
+    """
+    job = detail.job
+    if detail.script or job.cwd is None or len(job.command) + len(job.cwd) > COPIED_CHARS_MAX:
+        return {}
+    return {"command": job.command, "queue": job.queue, "cwd": job.cwd}
 
 
 def actions(job: JobView) -> list[str]:

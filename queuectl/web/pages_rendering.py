@@ -20,6 +20,7 @@ from queuectl import __version__
 from queuectl.errors import QueuectlError, RequestRefused
 from queuectl.protocol import Status, StatusReport
 from queuectl.web import rendering
+from queuectl.web.problems import STATUSES
 from queuectl.web.visitor import Visitor, visitor_of
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -42,18 +43,6 @@ PLACES = (
     ("/settings", "Settings", "settings", "c"),
     ("/tokens", "Tokens", "tokens", "t"),
 )
-
-#: The HTTP status of a page that says why there is nothing else to see.
-_STATUS_CODES = {
-    "usage": 422,
-    "not_found": 404,
-    "conflict": 409,
-    "denied": 403,
-    "try_later": 503,
-    "unreachable": 503,
-    "idle": 503,
-    "unsupported": 501,
-}
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -143,7 +132,7 @@ def explain(request: Request, error: QueuectlError) -> HTMLResponse:
     Return the page that says what went wrong, as well as one can say it.
     """
     code = error.code if isinstance(error.code, str) else "unsupported"
-    status_code = _STATUS_CODES.get(code, 500)
+    status_code = STATUSES.get(code, 500)
     away = code in ("unreachable", "try_later", "idle")
     response = error_page(request, status_code, str(error), away=away)
     if away:

@@ -12,7 +12,7 @@ from queuectl.web.visitor import visitor_of
 
 # Jobs that one look sorts by when they are due, and rows of the page.
 SCHEDULED_JOBS_MAX = 5_000
-SHOWN_JOBS = 100
+SHOWN_JOBS = 60
 
 
 async def schedule_page(request: Request) -> Response:

@@ -21,14 +21,14 @@ from queuectl.protocol import (
     Workers,
 )
 from queuectl.settings import check
-from queuectl.views import JOB_STATES
 from queuectl.web.pages_forms import confirm, go, local_path, read_form
 from queuectl.web.pages_rendering import Said, reason_of, show
 from queuectl.web.rendering import counted
 from queuectl.web.visitor import visitor_of
 
 # Rows of workers on a page: of more, the busy ones come first and the others are counted.
-WORKERS_SHOWN_MAX = 100
+WORKERS_SHOWN_MAX = 60
+QUEUES_SHOWN_MAX = 30
 
 
 async def workers_page(request: Request) -> Response:
@@ -99,7 +99,11 @@ async def queues_page(request: Request) -> Response:
     """
     answer = await visitor_of(request).link.call(ListQueues(), Queues)
     return await show(
-        request, "queues.html", title="Queues", queues=answer.queues, states=JOB_STATES
+        request,
+        "queues.html",
+        title="Queues",
+        queues=answer.queues[:QUEUES_SHOWN_MAX],
+        more=max(len(answer.queues) - QUEUES_SHOWN_MAX, 0),
     )
 
 

@@ -27,7 +27,7 @@ from queuectl.web.pages_icons import ICONS
 from queuectl.web.pages_static import static_url
 
 # Characters of a command in lists: what fits on a wide screen. The job's page has it whole.
-LISTED_CHARS_MAX = 160
+LISTED_CHARS_MAX = 120
 
 
 def page(template: str, *, status: int = 200, **values: object) -> HTMLResponse:

@@ -2,6 +2,7 @@
 The counts as answers show them: to everybody what concerns their own jobs, to admins all.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ def series_views(state: State, tallies: Tallies, peer: Peer) -> list[SeriesView]
         for owner, share in state.shares.by_owner.items()
         if peer.admin or owner == peer.uid
     }
+    names = _names(state)
     views = []
     for (name, owner), total in tallies.totals.items():
         if name == OTHER_QUEUES or owner not in rest:
@@ -58,13 +60,13 @@ def series_views(state: State, tallies: Tallies, peer: Peer) -> list[SeriesView]
         counts = (queue.counts_of.get(owner) if queue is not None else None) or no_jobs()
         for each, count in counts.items():
             rest[owner][each] -= count
-        views.append(_series_view(name, _user(state, owner), counts, total))
-    views += _rest_views(state, tallies, rest)
+        views.append(_series_view(name, names[owner], counts, total))
+    views += _rest_views(tallies, rest, names)
     return views
 
 
 def _rest_views(
-    state: State, tallies: Tallies, rest: dict[Owner, dict[JobState, int]]
+    tallies: Tallies, rest: dict[Owner, dict[JobState, int]], names: dict[Owner, str | None]
 ) -> Iterator[SeriesView]:
     """
     Yield what is left of each account, and the sum of what is left of accounts beyond the limit.
@@ -75,7 +77,7 @@ def _rest_views(
     owners = [owner for name, owner in tallies.totals if name == OTHER_QUEUES and owner in rest]
     for owner in owners[:SERIES_USERS_MAX]:
         total = tallies.totals[OTHER_QUEUES, owner]
-        yield _series_view(OTHER_QUEUES, _user(state, owner), rest[owner], total)
+        yield _series_view(OTHER_QUEUES, names[owner], rest[owner], total)
     if len(owners) > SERIES_USERS_MAX:
         sums, all_of_them = no_jobs(), Total()
         for owner in owners[SERIES_USERS_MAX:]:
@@ -87,8 +89,18 @@ def _rest_views(
         yield _series_view(OTHER_QUEUES, OTHER_USERS, sums, all_of_them)
 
 
-def _user(state: State, owner: Owner) -> str | None:
-    return None if owner is None else state.shares.by_owner[owner].user
+def _names(state: State) -> dict[Owner, str | None]:
+    """
+    Return what to call each account: its name, and where two had the same, since one was renamed,
+    the uid too. No two series may have the same labels.
+    """
+    shares = state.shares.by_owner
+    called = Counter(share.user for share in shares.values())
+    return {
+        owner: share.user if called[share.user] == 1 else f"{share.user} {owner}"
+        for owner, share in shares.items()
+        if owner is not None
+    } | {None: None}
 
 
 def _series_view(
@@ -125,19 +137,25 @@ def oldest_pending_at(state: State, peer: Peer) -> int | None:
     Return since when the job is pending that is so for longest. Of more than PENDING_LOOK_MAX jobs,
     only the next one of each line is looked at.
     """
-    times = []
+    jobs = state.jobs
+    oldest_at = None
     look_at_all = state.counts["pending"] <= PENDING_LOOK_MAX
     for share in state.shares.waiting.values():
         if not peer.admin and share.owner != peer.uid:
             continue
         for line in share.lines.values():
             if look_at_all:
-                entries = [entry for entry in line.ready.entries() if state.is_ready(*entry)]
+                numbers = line.ready.numbers()
             else:
                 head = line.ready.head(state.is_ready)
-                entries = [] if head is None else [unpack(head)]
-            times += [state.jobs[number].updated_at for _, number in entries]
-    return min(times, default=None)
+                numbers = [] if head is None else [unpack(head)[1]]
+            for number in numbers:
+                job = jobs.get(number)
+                if job is None or job.state != "pending":
+                    continue  # A stale entry.
+                if oldest_at is None or job.updated_at < oldest_at:
+                    oldest_at = job.updated_at
+    return oldest_at
 
 
 # --- minutes ------------------------------------------------------------------------------------

@@ -64,6 +64,12 @@ class Ready:
             heappop(heap)
         return None
 
+    def numbers(self) -> list[int]:
+        """
+        Return the jobs of all entries, in no order, those of stale ones included.
+        """
+        return [entry & _NUMBER_MASK for entry in self._heap]
+
     def rebuild(self, entries: Iterable[tuple[int, int]]) -> None:
         """
         Replace all entries by these (priority, number).

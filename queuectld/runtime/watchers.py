@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from queuectl.protocol import Refused
+from queuectl.views import JobState
 from queuectl.watching import Changed, JobChange
 from queuectld.core.effects import TellForgotten, WatchJobs
 from queuectld.core.job import Job
@@ -59,14 +60,14 @@ class Watcher:
         """
         return bool(self.changes or self.missed_count or self.tables)
 
-    def wants(self, job: Job, state_name: str, state: State) -> bool:
+    def wants(self, job: Job, record: Record | None, state: State) -> bool:
         """
-        Whether a change of *job*, after which it is in a state, passes the filters. That the job
-        exists for the watcher is seen to before.
+        Whether what a record says of *job*, or without one that it was forgotten, passes the
+        filters. That the job exists for the watcher is seen to before.
         """
         return (
             (self._numbers is None or job.number in self._numbers)
-            and (not self._states or state_name in self._states)
+            and (not self._states or _state_after(job, record) in self._states)
             and self._queue in (None, job.queue.name)
             and (self._user is None or state.spec(job).user == self._user)
         )
@@ -153,16 +154,16 @@ class Watchers:
             # What led to a job's being forgotten in the same batch is not told: that it is, is.
             job = None if number is None or type(record) is JobForgotten else jobs.get(number)
             if job is not None:
-                self._note(job, state_after(record), record)
+                self._note(job, record)
 
     def forgotten(self, effect: TellForgotten) -> None:
         """
         Take note of jobs that the queue does not know any more.
         """
         for job in effect.jobs if self._watchers else ():
-            self._note(job, job.state, None)
+            self._note(job, None)
 
-    def _note(self, job: Job, state_name: str, record: Record | None) -> None:
+    def _note(self, job: Job, record: Record | None) -> None:
         """
         Keep or count for everybody who wants it what a record says of a job, or, without one, that
         it was forgotten. What is kept is made once.
@@ -172,7 +173,7 @@ class Watchers:
             if len(watcher.changes) >= CHANGES_MAX:
                 watcher.missed_count += 1
                 continue
-            if not watcher.wants(job, state_name, self._state):
+            if not watcher.wants(job, record, self._state):
                 continue
             if change is None:
                 spec = self._state.spec(job)
@@ -216,3 +217,7 @@ class Watchers:
         watcher.changes, watcher.missed_count, watcher.tables = [], 0, set()
         watcher.sends_at = now + WINDOW_MS
         self._send(watcher.client, changed)
+
+
+def _state_after(job: Job, record: Record | None) -> JobState:
+    return job.state if record is None else state_after(record)

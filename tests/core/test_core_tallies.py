@@ -367,6 +367,18 @@ def test_the_oldest_pending_job(monkeypatch: pytest.MonkeyPatch) -> None:
     assert oldest_pending_at(state, ALICE) == START_AT + 1_000
 
 
+def test_no_two_accounts_are_called_the_same() -> None:
+    """
+    Where one was renamed and another got its name, the uid tells them apart.
+    """
+    talk = Conversation(workers=1, replay_every=0)
+    enqueue(talk, ALICE, queue="a")
+    enqueue(talk, Peer(1009, "alice"), queue="a")
+    enqueue(talk, BOB, queue="a")
+
+    assert {user for _, user in series(talk, ROOT)} == {"alice 1001", "alice 1009", "bob"}
+
+
 def total(views: dict[tuple[str, str | None], SeriesView], name: str) -> int:
     return sum(getattr(view, name) for view in views.values())
 

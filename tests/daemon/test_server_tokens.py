@@ -242,7 +242,7 @@ def test_accounts_that_come_over_one_do_not_wait_for_each_other(server: TokenSer
         client.sendall(hello(busy) + statuses(1, 60))
     many[-1].sendall(hello(other) + statuses(1, 1))
     server.turn()
-    assert BIN.pw_uid in {peer.uid for peer in server.peers()}
+    assert BIN.pw_uid in {peer.uid for peer in server.askers}
     server.turns()
     assert len(server.asked) == 7 * 60 + 1
     for client in many:

@@ -23,6 +23,7 @@ from queuectl.errors import DaemonUnreachable, UsageError
 from queuectl.protocol import JobSpec, Queues, SetQueue, StopWorkers, Workers
 from queuectl.session import GLOBAL_OPTIONS
 from queuectl.settings import SETTINGS
+from queuectl.tokens import CreateToken, TokenCreated
 from queuectl.views import JOB_STATES
 
 DEADLINE_S = 20.0
@@ -317,10 +318,17 @@ def test_silence_where_nobody_listens(tmp_path: Path) -> None:
     assert not socket.exists()
 
 
-def test_names_of_three_words() -> None:
+def test_names_of_three_words(daemon: DaemonProcess) -> None:
     """
     What may follow is offered word by word, and tokens where one is asked for.
     """
+
+    def connect() -> Client:
+        return Client(daemon.socket)
+
+    with connect() as client:
+        made = client.call(CreateToken(scopes=["read"], name="ci"), TokenCreated).token
+    assert (made.id, "ci") in complete(["web", "token", "revoke", ""], connect)
     assert "token" in words("web", "")
     assert ["create", "list", "revoke"] == words("web", "token", "")
     assert ["revoke"] == words("help", "web", "token", "r")

@@ -230,7 +230,7 @@ def test_what_there_is_not(browser: httpx.Client) -> None:
     """
     page = browser.get("/jobs/no-such-job")
     assert (404, True) == (page.status_code, "no job" in page.text)
-    assert 422 == browser.get("/jobs?state=undead").status_code
+    assert 400 == browser.get("/jobs?state=undead").status_code
     assert 200 == browser.get("/jobs?search=nothing-has-this&order=longest").status_code
 
 

@@ -247,7 +247,9 @@ def test_schedule_workers_and_queues(tab: Any, web_daemon: DaemonProcess) -> Non
     tab.locator("#said", has_text="Started 2 workers.").wait_for()
     tab.get_by_label("Have exactly").fill(str(before))
     tab.get_by_role("button", name="Scale").click()
-    wait_until(lambda: len(web_daemon.status().workers) == before)
+    tab.locator("#said", has_text=f"There are {before} workers now").wait_for()
+    taking = [each for each in web_daemon.status().workers if each.state != "draining"]
+    assert before == len(taking)
     with web_daemon.client() as client:
         client.call(SetQueue(name="shown", concurrency=2), Queues)
     tab.goto("/queues")
@@ -372,8 +374,15 @@ def test_what_a_page_weighs(
     A page and all that it loads at first stays below the limit, with long lists and much output.
     """
     enqueue(web_daemon, *["true " + "z" * 300] * 60, hold=True)
-    (job,) = enqueue(web_daemon, "seq 1 100000")
+    large = {f"NAME{number}": "v" * 900 for number in range(60)}
+    (job,) = enqueue(web_daemon, "seq 1 100000 # " + "c" * 100_000, env=large)
     web_daemon.wait_for(job, "completed")
+    for number in range(60):
+        enqueue(web_daemon, "true", queue=f"queue-{number}", delay_ms=86_400_000)
+        enqueue(web_daemon, *["exit 1"] * 2, queue=f"queue-{number}", delay_ms=86_400_000)
+    dead = [JobSpec(command=f"exit {1 + number % 30}", max_retries=0) for number in range(200)]
+    for each in web_daemon.enqueue(*dead):
+        web_daemon.wait_for(each, "dead")
     for path in (*PAGES, "/enqueue", f"/jobs/{job}"):
         sizes: dict[str, int] = {}
 

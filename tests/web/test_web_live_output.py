@@ -132,6 +132,8 @@ def test_a_job_that_never_begins(web_daemon: DaemonProcess, client: httpx.Client
         act(web_daemon, "cancel", job_id)
         (end,) = until_end(told)
     assert {"reason": "finished", "state": "cancelled"} == end.data
+    with event_stream(client, stream_path(job_id)) as told:
+        assert [repr(end)] == [repr(each) for each in until_end(told)]
 
 
 def test_attempts_follow_each_other(web_daemon: DaemonProcess, client: httpx.Client) -> None:
@@ -148,6 +150,8 @@ def test_attempts_follow_each_other(web_daemon: DaemonProcess, client: httpx.Cli
     with event_stream(client, stream_path(job_id, after="1:0")) as told:
         all_of_it = until_end(told)
     assert {1: b"try 1\n", 2: b"try 2\n"} == output_of(all_of_it)
+    with event_stream(client, stream_path(job_id, attempt=2, after="1:3")) as told:
+        assert {2: b"try 2\n"} == output_of(until_end(told), (2, 0))
     assert ("completed", 2) == (all_of_it[-1].data["state"], all_of_it[-1].data["attempt"])
 
 

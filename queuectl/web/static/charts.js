@@ -3,10 +3,9 @@
 function figures(index) {
   const table = document.querySelector("#figures table");
   if (!table) return null;
-  const names = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
   const all = table.tBodies[0].rows; // The newest first.
   const row = all[all.length - 1 - index];
-  return row && { names, cells: [...row.cells].map((cell) => cell.textContent), count: all.length };
+  return row && [...row.cells].map((cell) => cell.textContent);
 }
 
 const COLUMNS = { bars: [1, 2, 3], lines: [4, 5, 6, 7] };
@@ -31,8 +30,8 @@ function point(event) {
     tip.ariaHidden = "true";
     chart.append(tip);
   }
-  const lines = COLUMNS[chart.dataset.chart].map((at) => `${WORDS[at]}  ${found.cells[at]}`);
-  tip.textContent = [found.cells[0], ...lines].join("\n");
+  const lines = COLUMNS[chart.dataset.chart].map((at) => `${WORDS[at]}  ${found[at]}`);
+  tip.textContent = [found[0], ...lines].join("\n");
   const x = event.clientX - chart.getBoundingClientRect().left;
   const right = x > chart.clientWidth / 2;
   tip.style.left = right ? "" : `${x + 14}px`;

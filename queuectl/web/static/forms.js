@@ -1,7 +1,7 @@
 // Forms: asking before something is destroyed, sending without leaving the page, copying, and lists
 // that follow their filter while it is typed.
 
-import { csrf, load, main, put, say, show } from "./page.js";
+import { csrf, load, main, put, say, show, warn } from "./page.js";
 
 let asking = null;
 
@@ -32,7 +32,7 @@ async function send(form, button, confirmed) {
     const wrong = main().querySelector("[aria-invalid]") ?? (found.getElementById("confirm") ? main() : null);
     wrong?.focus();
   } catch {
-    say("The gateway does not answer: nothing is known to be done.");
+    warn("The gateway does not answer. Whether it was done is not known.");
   }
 }
 

@@ -24,11 +24,7 @@ function move(step) {
 }
 
 function go(key) {
-  const link = document.querySelector(`#help dl dd:last-of-type`);
-  const names = [...link.querySelectorAll("kbd")].map((each) => each.textContent);
-  const at = names.indexOf(key);
-  const target = document.querySelectorAll("#nav a")[at];
-  if (at >= 0 && target) target.click();
+  document.querySelector(`#nav a[data-key="${CSS.escape(key)}"]`)?.click();
 }
 
 const KEYS = {

@@ -59,27 +59,29 @@ function check() {
   if (more && more.getBoundingClientRect().top < innerHeight * 2) append();
 }
 
-// Brings the rows that are seen up to date. False if there is no list for which this is the way.
+// Brings the rows that are seen up to date. False if the whole page is to be shown anew: it is short,
+// or one is at its start and has selected nothing, so that it may become short again.
 export async function refreshRows() {
-  const table = document.querySelector('[data-list="newest"]');
+  if (loading) return true;
   const all = rows()?.children;
-  if (!table || !all?.length || all.length <= PAGE || loading) return false;
+  const list = document.querySelector("[data-list]");
+  if (!list || !all || all.length <= PAGE) return false;
   const top = [...all].findIndex((row) => row.getBoundingClientRect().bottom > 0);
-  if (top <= 0) return fold(await fetchRows(fragmentOf(location.href, "rows")), Infinity, false);
-  const high = number(all[top]);
-  const url = fragmentOf(moreUrl(high + 1), "rows");
-  fold(await fetchRows(url), high, true);
-  return true;
+  if (top <= 0 && !boxes().some((box) => box.checked)) return false;
+  if (list.dataset.list !== "newest") return true; // There is no part of it that could be asked for.
+  const high = top > 0 ? number(all[top]) : Infinity;
+  const from = top > 0 ? moreUrl(high + 1) : location.href;
+  return fold(await fetchRows(fragmentOf(from, "rows")), high);
 }
 
-// Puts fetched rows in the place of those between `high` and the last one fetched. Returns false if
-// the list has to be shown from its start anew.
-function fold(found, high, seen) {
+// Puts fetched rows in the place of those between `high` and the last one fetched. False if so much
+// is new that there would be a gap.
+function fold(found, high) {
   if (!found) return true;
   const low = found.before === null ? -1 : found.before;
   const present = new Map([...rows().children].map((row) => [row.id, row]));
   const newest = number(rows().firstElementChild);
-  if (!seen && low > newest + 1) return false; // So much is new that there would be a gap.
+  if (high === Infinity && low > newest + 1) return false;
   const wanted = new Set(found.fresh.map((row) => row.id));
   let at = null;
   for (const row of [...rows().children]) {
@@ -99,7 +101,7 @@ function fold(found, high, seen) {
     }
   }
   count();
-  return seen;
+  return true;
 }
 
 // --- selecting ---

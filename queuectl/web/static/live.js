@@ -113,5 +113,4 @@ export function startLive() {
   });
   setInterval(() => (source ? null : listen()), 30000);
   addEventListener("pagehide", hush);
-  addEventListener("queuectl:look", () => schedule(0));
 }

@@ -15,7 +15,11 @@ export async function load(path, options = {}) {
     location.reload(); // The session has ended: the guard shows where to log in.
     return null;
   }
-  if (!(response.headers.get("Content-Type") ?? "").startsWith("text/html")) return null;
+  if (!(response.headers.get("Content-Type") ?? "").startsWith("text/html")) {
+    const problem = await response.json().catch(() => null);
+    warn(problem?.detail ?? `The gateway answers ${response.status}.`);
+    return null;
+  }
   const found = parser.parseFromString(await response.text(), "text/html");
   return { found, response };
 }
@@ -49,6 +53,17 @@ export function show(found, url) {
 export function say(text) {
   const live = document.getElementById("live");
   if (live && live.textContent !== text) live.textContent = text;
+}
+
+// Shows for some seconds what no page says.
+export function warn(text) {
+  document.querySelector(".toast")?.remove();
+  const note = document.createElement("div");
+  note.className = "note bad toast";
+  note.setAttribute("role", "alert");
+  note.textContent = text;
+  document.body.append(note);
+  setTimeout(() => note.remove(), 10000);
 }
 
 addEventListener("popstate", () => location.reload());

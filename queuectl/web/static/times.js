@@ -24,8 +24,7 @@ function tick() {
   if (document.hidden) return;
   const now = Date.now();
   for (const each of document.querySelectorAll("time[data-t]")) {
-    const text = relative(each.dataset.t, (each.at ??= Date.parse(each.dateTime)), now);
-    if (each.at !== Date.parse(each.dateTime)) each.at = undefined;
+    const text = relative(each.dataset.t, Date.parse(each.dateTime), now);
     if (each.textContent !== text) each.textContent = text;
   }
 }
