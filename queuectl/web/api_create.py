@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from typing import Any
+from urllib.parse import quote
 
 from msgspec.json import Decoder
 from starlette.responses import Response
@@ -112,7 +113,7 @@ async def _specs(
 
 def _spec(document: Any, now: int) -> JobSpec:
     fields = fields_of(document, now)
-    if "cwd" in fields and not document["cwd"].startswith(("/", "~")):
+    if "cwd" in fields and document["cwd"] != HOME and not document["cwd"].startswith(("/", "~/")):
         raise UsageError("cwd: must be absolute, or ~ for the home of the account", "cwd")
     return make_spec(fields, {})
 
@@ -140,7 +141,8 @@ async def _created_one(call: Call, answer: Enqueued) -> Response:
         raise RequestRefused(answer.errors[0].code, answer.errors[0].message)
     jobs = answer.jobs or (await call.link.call(List(ids=[job_id]), Jobs)).jobs
     status = 200 if answer.existing else 201
-    return answer_json(job_document(jobs[0]), status, {"Location": f"{PREFIX}/jobs/{job_id}"})
+    place = f"{PREFIX}/jobs/{quote(job_id, safe='')}"
+    return answer_json(job_document(jobs[0]), status, {"Location": place})
 
 
 def _created_many(

@@ -2,6 +2,7 @@
 A real `queuectl web` in a process of its own, and clients of it.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -131,6 +132,16 @@ class GatewayProcess:
         """
         with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    def socket_count(self) -> int:
+        """
+        How many sockets it has: of clients, and of its connections to the daemon.
+        """
+        count = 0
+        for name in os.listdir(f"/proc/{self.pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):  # Closed meanwhile.
+                count += os.readlink(f"/proc/{self.pid}/fd/{name}").startswith("socket:")
+        return count
 
     # --- clients --------------------------------------------------------------------------------
 

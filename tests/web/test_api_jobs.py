@@ -103,6 +103,7 @@ def test_fields_are_those_of_enqueue(client: httpx.Client) -> None:
         ({"command": "true", "priority": "urgent"}, "priority", "high, medium or low"),
         ({"command": "true", "comand": 1}, "comand", "did you mean command?"),
         ({"command": "true", "cwd": "src"}, "cwd", "must be absolute"),
+        ({"command": "true", "cwd": "~bob"}, "cwd", "must be absolute"),
         ({"command": "true", "timeout": 0}, "timeout", "must be longer than 0"),
         ({"command": "true", "priority": 1001}, "priority", "between -1000 and 1000"),
         ({"command": "true", "id": "a b"}, "id", "without spaces"),
@@ -143,6 +144,17 @@ def test_what_is_no_json_is_refused(client: httpx.Client, data: bytes, said: str
     answer = client.post(JOBS, content=data, headers={"Content-Type": "application/json"})
     assert (400, "usage", None) == problem(answer)
     assert said in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("job_id", ["naïve:ü;x", "ジョブ", "50%", "a?b#c"])
+def test_any_id_is_part_of_a_path(client: httpx.Client, job_id: str) -> None:
+    """
+    Location has it percent-encoded, and leads to the job.
+    """
+    answer = client.post(JOBS, json={"command": "true", "hold": True, "id": job_id})
+    assert 201 == answer.status_code, answer.text
+    assert answer.headers["location"].isascii()
+    assert job_id == client.get(answer.headers["location"]).json()["id"]
 
 
 def test_a_taken_id_is_a_conflict(client: httpx.Client) -> None:
@@ -397,3 +409,8 @@ def test_a_token_does_what_its_scopes_say(gateway: GatewayProcess) -> None:
     assert 200 == reader.get(f"{JOBS}/{job}").status_code
     assert (403, "denied") == problem(reader.post(JOBS, json={"command": "true"}))[:2]
     assert (403, "denied") == problem(reader.post(f"{JOBS}/{job}/cancel"))[:2]
+    changer, blind = gateway.token_client("read", "manage"), gateway.token_client("manage")
+    assert (403, "denied") == problem(blind.post(f"{JOBS}/{job}/cancel"))[:2]
+    select = {"action": "release", "select": {"ids": [job]}}
+    assert [job] == blind.post(f"{JOBS}/actions", json=select).json()["ids"]
+    assert 200 == changer.post(f"{JOBS}/{held(gateway.token_client())}/cancel").status_code

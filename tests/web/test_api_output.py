@@ -4,7 +4,8 @@ The API's output: whole, from an offset, the last lines, a range, as a file.
 
 import httpx
 import pytest
-from daemon_process import DaemonProcess
+from daemon_process import DaemonProcess, wait_until
+from gateway_process import GatewayProcess
 
 from queuectl.web.api_output import RANGE_BYTES_MAX
 
@@ -122,15 +123,17 @@ def test_output_as_a_file(client: httpx.Client, job: str) -> None:
 
 
 def test_a_reader_that_leaves_takes_its_stream_along(
-    client: httpx.Client, web_daemon: DaemonProcess
+    client: httpx.Client, web_daemon: DaemonProcess, gateway: GatewayProcess
 ) -> None:
     """
-    More of them than the daemon has streams for may begin to read and go.
+    The connection over which the gateway read ends with the client's.
     """
     command = "head -c 20000000 /dev/zero"
     job_id = client.post(JOBS, json={"command": command}).json()["id"]
     web_daemon.wait_for(job_id, "completed")
-    for _ in range(80):
+    before = gateway.socket_count()
+    for _ in range(5):
         with client.stream("GET", f"{JOBS}/{job_id}/output") as answer:
             assert 200 == answer.status_code
             next(answer.iter_raw())
+    wait_until(lambda: gateway.socket_count() <= before)
