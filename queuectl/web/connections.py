@@ -5,9 +5,13 @@ uvicorn bounds neither how long the head of a request may take nor how many conn
 here both are bounded. Where all places are taken, one that never showed who it is gives way, the
 oldest first: who is known cannot be kept out by those who are not, nor by one account that has very
 many, since beyond a number those count as strangers too.
+
+A connection has its place, and its time, before TLS begins on it: a stranger who stays silent in
+the handshake is a stranger like any other.
 """
 
 import asyncio
+import ssl
 from collections import Counter, OrderedDict
 from typing import Any
 
@@ -79,11 +83,17 @@ class Connections:
 
 class Connection(H11Protocol):
     """
-    One connection, until it becomes a WebSocket's.
+    One connection, until it becomes a WebSocket's; with *tls* it begins with that.
     """
 
-    def __init__(self, connections: Connections, **arguments: Any) -> None:
+    def __init__(
+        self, connections: Connections, tls: ssl.SSLContext | None, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
+        self._tls = tls
+        self._handshake: asyncio.Task[None] | None = None
+        #: What came with the end of the handshake, before that was told here.
+        self._early = bytearray()
         self._places = connections
         #: Whose it is, once that is known.
         self.uid: int | None = None
@@ -95,16 +105,44 @@ class Connection(H11Protocol):
         """
         Take a place, and expect a request.
         """
-        super().connection_made(transport)
-        if self._places.enter(self):
-            self._expect()
-        else:
+        self.transport = transport
+        if not self._places.enter(self):
             transport.abort()
+            return
+        self._expect()
+        if self._tls is None:
+            super().connection_made(transport)
+        else:
+            self._handshake = self.loop.create_task(self._begin_tls(self._tls))
+
+    async def _begin_tls(self, tls: ssl.SSLContext) -> None:
+        self.connections.add(self)  # uvicorn's: what it closes when it ends.
+        transport: asyncio.Transport | None = None
+        try:
+            transport = await self.loop.start_tls(
+                self.transport, self, tls, server_side=True, ssl_handshake_timeout=HEAD_SECONDS_MAX
+            )
+        except OSError:  # An ssl.SSLError is one.
+            pass
+        self._handshake = None
+        if transport is None:  # It spoke no TLS, hung up, or gave way.
+            self.connections.discard(self)
+            self._expect_nothing()
+            self.leave()
+            return
+        super().connection_made(transport)
+        if self._early:
+            self.data_received(bytes(self._early))
+            self._early.clear()
 
     def data_received(self, data: bytes) -> None:
         """
         Go on with a request.
         """
+        if self._handshake is not None:
+            assert self.transport.get_protocol() is not self, "not before TLS"
+            self._early += data
+            return
         super().data_received(data)
         self._expect()
 

@@ -39,7 +39,7 @@ RETRY_AFTER_S = {"try_later": 5, "idle": 1, "unreachable": 1}
 
 class Problem(Struct, frozen=True, kw_only=True):
     """
-    Why a request was refused. Nothing was done.
+    Why a request was refused, or its answer is not known.
     """
 
     type: str = "about:blank"

@@ -12,6 +12,8 @@ import os
 import resource
 import signal
 import socket
+import ssl
+from asyncio import sslproto
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
@@ -33,6 +35,8 @@ WEBSOCKET_BYTES_MAX = (4 << 20) + 64
 #: A client that takes nothing of what was sent to it for so long is gone (TCP_USER_TIMEOUT).
 UNREAD_MS_MAX = 60_000
 _BACKLOG = 512
+#: What asyncio holds for each connection with TLS to read into; of itself it takes 256 KiB.
+_TLS_BUFFER_BYTES = 32 << 10
 
 
 class _Server(Server):
@@ -156,7 +160,7 @@ def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
     configuration = gateway.configuration
     config = uvicorn.Config(
         build(gateway),
-        http=cast(Any, partial(Connection, Connections())),
+        http=cast(Any, partial(Connection, Connections(), _tls_context(configuration))),
         ws=WebSocketConnection,
         ws_max_size=WEBSOCKET_BYTES_MAX,
         ws_per_message_deflate=False,  # A few bytes can be made of many, by anybody.
@@ -170,14 +174,21 @@ def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
         timeout_keep_alive=HEAD_SECONDS_MAX,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         h11_max_incomplete_event_size=HEAD_BYTES_MAX,
-        ssl_certfile=configuration.tls_cert,
-        ssl_keyfile=configuration.tls_key,
     )
+    config.load()
+    return config
+
+
+def _tls_context(configuration: Configuration) -> ssl.SSLContext | None:
+    if configuration.tls_cert is None:
+        return None
+    sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        config.load()
+        context.load_cert_chain(configuration.tls_cert, configuration.tls_key)
     except OSError as error:  # An ssl.SSLError is one.
         raise UsageError(f"--tls-cert, --tls-key: cannot be used: {error}") from error
-    return config
+    return context
 
 
 def _name_of(configuration: Configuration) -> str:

@@ -3,11 +3,13 @@ A real daemon and a real gateway for every file of these tests, and clients of i
 """
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
-from daemon_process import DaemonProcess
+from daemon_process import DEADLINE_S, DaemonProcess
 from gateway_process import GatewayProcess
 
 
@@ -66,3 +68,16 @@ def gateways() -> Iterator[Callable[..., GatewayProcess]]:
     yield make
     for gateway in made:
         gateway.clean_up()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    """
+    A certificate for 127.0.0.1 that is its own authority, and its key: two files.
+    """
+    cert, key = f"{tmp_path}/cert.pem", f"{tmp_path}/key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=queuectl test", "-keyout", key, "-out", cert]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True, timeout=DEADLINE_S)
+    return cert, key

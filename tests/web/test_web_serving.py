@@ -245,16 +245,6 @@ def test_it_stays_small(gateway: GatewayProcess, browser_session: httpx.Client) 
 # --- TLS and proxies -----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[str, str]:
-    cert, key = f"{tmp_path}/cert.pem", f"{tmp_path}/key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command += ["-nodes", "-days", "2", "-subj", "/CN=queuectl test", "-keyout", key, "-out", cert]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(command, check=True, capture_output=True, timeout=DEADLINE_S)
-    return cert, key
-
-
 def test_with_a_certificate(
     daemon: DaemonProcess, gateways: Gateways, certificate: tuple[str, str]
 ) -> None:
