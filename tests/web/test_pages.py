@@ -262,6 +262,7 @@ def test_addresses_that_lead_elsewhere(browser: httpx.Client) -> None:
     assert (303, "/") == (answer.status_code, answer.headers["location"])
     lost = browser.get("/no/such/page")
     assert (404, True) == (lost.status_code, "There is nothing at /no/such/page" in lost.text)
+    assert 'name="csrf_token"' in lost.text, "the frame's forms work there too"
 
 
 def test_static_files(gateway: GatewayProcess, browser: httpx.Client) -> None:
