@@ -80,6 +80,9 @@ async def _read_documents(call: Call) -> tuple[list[Any], bool]:
 
 
 def _lines(data: bytes) -> list[Any]:
+    ends = data.count(b"\n")
+    if ends > BATCH_JOBS_MAX:  # Before millions of them are taken apart.
+        raise UsageError(f"a batch has at most {BATCH_JOBS_MAX} lines, not {ends}", "jobs")
     try:
         return _decode_lines(data)
     except (ValueError, RecursionError):  # Every fault of JSON and of UTF-8 is one of these.

@@ -6,6 +6,7 @@ a connection with it and sees. That costs the daemon a look-up, so failures are 
 throttle.py.
 """
 
+import asyncio
 from urllib.parse import quote
 
 from starlette.requests import cookie_parser
@@ -14,7 +15,7 @@ from queuectl.errors import QueuectlError, RequestRefused, UsageError
 from queuectl.tokens import id_of
 from queuectl.web.arrival import Arrival
 from queuectl.web.gateway import Gateway, TooManyVisitors
-from queuectl.web.link import Link
+from queuectl.web.link import RECONNECT_SECONDS_MAX, Link
 from queuectl.web.log import log
 from queuectl.web.refusals import Refusal
 from queuectl.web.sessions import Session
@@ -88,14 +89,30 @@ async def visitor(
 
 
 async def _open_link(gateway: Gateway, token: str | None, address: str) -> Link:
-    known = token is None or gateway.knows(token)
-    if not known:
-        seconds = gateway.throttle.wait_seconds(address, gateway.clock())
-        if seconds > 0:
-            wait = {"Retry-After": str(int(seconds) + 1)}
-            raise Refusal(429, "try_later", "too many failures: wait a little", wait)
+    if token is None or gateway.knows(token):
+        return await _ask(gateway, token, address)
+    # Few at once: of many that come together each would be asked about before the first has failed.
+    tries = gateway.throttle.tries
     try:
-        if token is not None and not known:
+        async with asyncio.timeout(RECONNECT_SECONDS_MAX):
+            await tries.acquire()
+    except TimeoutError:
+        wait = {"Retry-After": "1"}
+        raise Refusal(503, "try_later", "too many new tokens: wait a little", wait) from None
+    try:
+        if not gateway.knows(token):
+            seconds = gateway.throttle.wait_seconds(address, gateway.clock())
+            if seconds > 0:
+                wait = {"Retry-After": str(int(seconds) + 1)}
+                raise Refusal(429, "try_later", "too many failures: wait a little", wait)
+        return await _ask(gateway, token, address)
+    finally:
+        tries.release()
+
+
+async def _ask(gateway: Gateway, token: str | None, address: str) -> Link:
+    try:
+        if token is not None and not gateway.knows(token):
             id_of(token)
         return await gateway.open_link(token)
     except (RequestRefused, UsageError) as error:

@@ -19,6 +19,7 @@ from queuectl.web.authentication import cookie_name, session_of, visitor
 from queuectl.web.bodies import form_field
 from queuectl.web.gateway import Gateway, token_id
 from queuectl.web.log import log
+from queuectl.web.pages_forms import local_path
 from queuectl.web.refusals import Refusal
 from queuectl.web.rendering import page
 from queuectl.web.sessions import AGE_SECONDS_MAX
@@ -67,7 +68,7 @@ async def log_in(request: Request) -> Response:
         response.headers.update(refusal.headers)
         return response
     log.info("web_login", user=who.user, uid=who.uid, token=token_id(token), address=address)
-    response = RedirectResponse(_safe_target(target), status_code=303)
+    response = RedirectResponse(local_path(target, HOME), status_code=303)
     return _begin(request, response, token, who.uid)
 
 
@@ -143,17 +144,9 @@ def _form(request: Request, target: str, *, status: int = 200, error: str = "") 
         "login.html",
         status=status,
         error=error,
-        target=_safe_target(target),
+        target=local_path(target, HOME),
         own=not gateway.configuration.tokens_only,
     )
-
-
-def _safe_target(target: str) -> str:
-    """
-    Return a path of this gateway: *target* if it is one.
-    """
-    plain = target.isprintable() and "\\" not in target
-    return target if plain and target.startswith("/") and not target.startswith("//") else HOME
 
 
 def _cookie(request: Request) -> str:

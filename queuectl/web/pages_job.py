@@ -6,6 +6,7 @@ any script. The script then takes over at the offset where that part began.
 """
 
 import re
+from contextlib import aclosing
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -156,21 +157,25 @@ async def read_tail(link: Link, job: JobView, attempt: int) -> Tail:
     """
     Return the end of an attempt's output; an empty one where there is none to read.
     """
-    request = Logs(id=id_to_ask(job), attempt=attempt, tail_lines=TAIL_LINES)
+    # By bytes: the last lines may be long, and the daemon would read all of them for it.
+    request = Logs(id=id_to_ask(job), attempt=attempt, tail_bytes=TAIL_BYTES_MAX)
     data, offset = b"", None
     try:
-        async for piece in link.stream(request, Output, LogEnd):
-            if isinstance(piece, Output):
-                offset = piece.offset if offset is None else offset
-                data += piece.data
-                if len(data) > TAIL_BYTES_MAX:
-                    offset += len(data) - TAIL_BYTES_MAX
-                    data = data[-TAIL_BYTES_MAX:]
+        async with aclosing(link.stream(request, Output, LogEnd)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Output):
+                    offset = piece.offset if offset is None else offset
+                    data += piece.data
+                    if len(data) >= TAIL_BYTES_MAX:
+                        break  # What the job writes meanwhile is for the script to bring.
     except RequestRefused:
         pass  # Its file may be gone: the attempt could not start, or output was pruned.
     start = offset or 0
-    if start and (newline := data.find(b"\n")) >= 0:
-        start, data = start + newline + 1, data[newline + 1 :]
+    cut = data.find(b"\n") + 1 if start else 0
+    before, *lines = data[cut:].rsplit(b"\n", TAIL_LINES + 1)
+    if len(lines) > TAIL_LINES:
+        cut += len(before) + 1
+    start, data = start + cut, data[cut:]
     return Tail(plain(data.decode(errors="replace")), start, start > 0)
 
 
@@ -185,6 +190,7 @@ def plain(text: str) -> str:
 def _chosen(text: str | None, runs: list[RunView]) -> int | None:
     if not runs:
         return None
-    if text and text.isascii() and text.isdecimal():
-        return int(text[:6])
-    return runs[-1].attempt
+    last = runs[-1].attempt
+    if text and text.isascii() and text.isdecimal() and len(text) < 7:
+        return min(max(int(text), 1), last)
+    return last

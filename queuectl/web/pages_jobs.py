@@ -28,6 +28,7 @@ from queuectl.protocol import (
 from queuectl.views import JOB_STATES, JobState, JobView
 from queuectl.web.link import Link
 from queuectl.web.pages_rendering import now_ms, show
+from queuectl.web.rendering import LISTED_CHARS_MAX
 from queuectl.web.visitor import visitor_of
 
 # Rows of one page: some screens. With their commands they stay well below what a page may weigh.
@@ -181,17 +182,25 @@ async def take(link: Link, request: List, count: int) -> tuple[list[JobView], in
     Return up to *count* jobs of a listing, newest first, and where it goes on; None at its end.
 
     A listing that finds nothing for long is left where it is: whoever looks can go on from there.
+    Of each command there is what a list shows: thousands of whole ones would be a lot of memory.
     """
     jobs: list[JobView] = []
     short = 0
     while True:
         limit = min(count - len(jobs), LIST_JOBS_MAX)
         page = await link.call(replace(request, limit=limit), Jobs)
-        jobs += page.jobs
+        jobs += map(_listed, page.jobs)
         short = 0 if page.jobs else short + 1
         if page.next_before is None or len(jobs) >= count or short >= SHORT_PAGES_MAX:
             return jobs, page.next_before
         request = replace(request, before_number=page.next_before)
+
+
+def _listed(job: JobView) -> JobView:
+    # One character more than is shown, which says that there are more.
+    command = job.command[: LISTED_CHARS_MAX + 1]
+    cut = job.argv is not None or len(job.command) > len(command)
+    return replace(job, command=command, argv=None) if cut else job
 
 
 def _number(text: str | None) -> int | None:

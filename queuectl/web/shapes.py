@@ -41,7 +41,7 @@ Duration = Annotated[
 #: What is a command or an argument: at least one character, and none that execve(2) cannot take.
 Text = Annotated[str, Meta(min_length=1, pattern="^[^\\x00]*[^\\x00\\s][^\\x00]*$")]
 Name = Annotated[
-    str, Meta(min_length=1, max_length=ID_CHARS_MAX, pattern="^[A-Za-z0-9_.:@+][A-Za-z0-9_.:@+-]*$")
+    str, Meta(min_length=1, max_length=ID_CHARS_MAX, pattern="^[A-Za-z0-9_:@+][A-Za-z0-9_.:@+-]*$")
 ]
 Priority = Annotated[
     Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] | Literal["high", "medium", "low"],

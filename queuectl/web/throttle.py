@@ -7,6 +7,7 @@ which a crowd of addresses cannot get around. Who is known already is not counte
 locked out by the failures of others while they work.
 """
 
+import asyncio
 import ipaddress
 from collections import OrderedDict
 
@@ -15,6 +16,8 @@ ADDRESS_FAILURES_MAX = 10
 ADDRESS_SECONDS = 6.0
 ALL_FAILURES_MAX = 100
 ALL_SECONDS = 0.1
+#: Tokens that are not known yet about which the daemon is asked at once; more wait.
+TRIES_MAX = 8
 #: Addresses that are remembered; beyond, the one that failed longest ago is forgotten.
 ADDRESSES_MAX = 4_096
 
@@ -60,6 +63,7 @@ class Throttle:
     """
 
     def __init__(self) -> None:
+        self.tries = asyncio.Semaphore(TRIES_MAX)
         self._all = Allowance(ALL_FAILURES_MAX, ALL_SECONDS)
         self._by_address: OrderedDict[str, Allowance] = OrderedDict()
 

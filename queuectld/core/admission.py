@@ -80,6 +80,8 @@ def check_name(text: str, field: str) -> None:
         rule = "must be printable, without spaces, commas, slashes and quotes"
     elif text.startswith("-"):
         rule = "must not begin with a dash"
+    elif text in (".", ".."):  # Steps in a path: no URL can name it.
+        rule = "must not be . or .."
     if rule:
         raise Refusal("usage", f"{field} {rule}, like job-1; got {shorten(text)}", field)
 

@@ -342,6 +342,7 @@ RULES: list[tuple[str, dict[str, Any], str]] = [
     ("id", {"id": ""}, "must not be empty, like job-1; got ''"),
     ("id", {"id": "x" * (ID_CHARS_MAX + 1)}, f"at most {ID_CHARS_MAX} characters"),
     ("id", {"id": "-x"}, "must not begin with a dash"),
+    *(("id", {"id": bad}, "must not be . or ..") for bad in (".", "..")),
     ("id", {"id": "last"}, "must not read like a selector (last, 1-3)"),
     ("id", {"id": "1-3"}, "must not read like a selector"),
     *(

@@ -261,8 +261,8 @@ def test_routes_of_older_programs(own: httpx.Client, daemon: DaemonProcess) -> N
     assert (1, 1) == (data["summary"]["dead"], data["summary"]["held"])
     assert before + 2 == len(data["workers"])
     assert 3 == data["config"]["max_retries"]
-    assert dead == own.post(f"/api/dlq/retry/{dead}").json()["id"]
     assert [] == own.post("/api/workers/stop").json()["workers"]
+    assert dead == own.post(f"/api/dlq/retry/{dead}").json()["id"]
     assert 5 == own.put("/api/config", json={"max_retries": 5}).json()["max_retries"]
     named = {"key": "max-retries", "value": "6"}
     assert 6 == own.put("/api/config", json=named).json()["max_retries"]

@@ -107,7 +107,7 @@ def test_lists_follow_the_queue(tab: Any, web_daemon: DaemonProcess) -> None:
     tab.goto("/jobs")
     tab.locator("#search").focus()
     (job,) = enqueue(web_daemon, "sleep 60", id="row-of-its-own")
-    row = tab.locator("#rows tr", has_text=job)
+    row = tab.locator("[data-list] tbody tr", has_text=job)
     row.get_by_text("processing").wait_for()
     with web_daemon.client() as client:
         client.call(Act(action="cancel", select=Selection(ids=[job])), Acted)
@@ -129,7 +129,11 @@ def test_acting_on_many(tab: Any, web_daemon: DaemonProcess) -> None:
     tab.get_by_role("button", name="Set priority").click()
     tab.locator("#said", has_text="Changed the priority of 3 jobs.").wait_for()
     assert [0, -5, -5, -5, 0] == [web_daemon.show(each).job.priority for each in ids]
+    tab.locator("#picked", has_text="3 selected").wait_for()
     tab.get_by_label("Select all shown").check()
+    enqueue(web_daemon, "true", hold=True, queue="many")
+    wait_until(lambda: tab.locator("[data-list] tbody tr").count() == 6)
+    tab.locator("#picked", has_text="5 selected").wait_for()
     tab.get_by_role("button", name="Cancel", exact=True).click()
     tab.get_by_role("button", name="Back").click()
     assert {"held"} == {web_daemon.state(each) for each in ids}
@@ -148,14 +152,14 @@ def test_a_filter_follows_what_is_typed(tab: Any, web_daemon: DaemonProcess) -> 
     tab.keyboard.press("/")
     tab.keyboard.type("NEEDLE")
     tab.wait_for_url("**/jobs?search=NEEDLE")
-    wait_until(lambda: tab.locator("#rows tr").count() == 1)
+    wait_until(lambda: tab.locator("[data-list] tbody tr").count() == 1)
     tab.locator("#search").fill("")
     tab.get_by_label("Queue").select_option("hay")
     tab.wait_for_url("**/jobs?queue=hay")
-    wait_until(lambda: tab.locator("#rows tr").count() == 2)
+    wait_until(lambda: tab.locator("[data-list] tbody tr").count() == 2)
     tab.get_by_label("Order").select_option("oldest")
     tab.wait_for_url("**order=oldest")
-    wait_until(lambda: "needle" in tab.locator("#rows tr").first.inner_text())
+    wait_until(lambda: "needle" in tab.locator("[data-list] tbody tr").first.inner_text())
     tab.get_by_label("States").get_by_text("Dead").click()
     tab.get_by_text("No job matches").wait_for()
 
@@ -169,16 +173,18 @@ def test_rows_are_appended(tab: Any, web_daemon: DaemonProcess) -> None:
     ids = enqueue(web_daemon, *["true"] * count, hold=True, queue="long")
     tab.goto("/jobs?queue=long")
     for _ in range(1_000):
-        if tab.locator("#rows tr").count() >= count:
+        if tab.locator("[data-list] tbody tr").count() >= count:
             break
         tab.evaluate("scrollTo(0, document.body.scrollHeight)")
         tab.wait_for_timeout(20)
-    numbers = tab.evaluate("[...document.querySelectorAll('#rows tr')].map(row => row.dataset.n)")
+    numbers = tab.evaluate(
+        "[...document.querySelectorAll('[data-list] tbody tr')].map(row => row.dataset.n)"
+    )
     assert sorted(set(map(int, numbers)), reverse=True) == list(map(int, numbers))
     assert count == len(numbers)
-    auto = "getComputedStyle(document.querySelector('#rows tr')).contentVisibility"
+    auto = "getComputedStyle(document.querySelector('[data-list] tbody tr')).contentVisibility"
     assert "auto" == tab.evaluate(auto)
-    middle = tab.locator("#rows tr", has_text=ids[1_000]).first
+    middle = tab.locator("[data-list] tbody tr", has_text=ids[1_000]).first
     middle.scroll_into_view_if_needed()
     with web_daemon.client() as client:
         client.call(Act(action="cancel", select=Selection(ids=[ids[1_000]])), Acted)

@@ -60,7 +60,7 @@ async function filter(form) {
   if (!answer) return;
   history.replaceState(null, "", path);
   put(answer.found);
-  const rows = document.querySelectorAll("#rows > tr").length;
+  const rows = document.querySelectorAll("[data-list] tbody > tr").length;
   say(rows ? `${rows} jobs shown` : "No job matches");
 }
 

@@ -11,7 +11,7 @@ import { fragmentOf, load } from "./page.js";
 const PAGE = 50; // rows that the server shows at first
 const APPENDED = 200; // rows fetched at once after them
 
-const rows = () => document.getElementById("rows");
+const rows = () => [...document.querySelectorAll("[data-list] tbody > tr")];
 const number = (row) => Number(row.dataset.n);
 let loading = false;
 let anchor = null;
@@ -45,7 +45,12 @@ async function append() {
     url.searchParams.set("size", APPENDED);
     const found = await fetchRows(url);
     if (!found) return;
-    for (const row of found.fresh) if (!document.getElementById(row.id)) rows().append(row);
+    // A part of the table of its own: the browser looks at parts, not at each row of thousands.
+    const part = document.createElement("tbody");
+    part.className = "part";
+    part.setAttribute("role", "rowgroup");
+    part.append(...found.fresh.filter((row) => !document.getElementById(row.id)));
+    document.querySelector("[data-list]").append(part);
     setMore(found.before);
     count();
   } finally {
@@ -63,10 +68,10 @@ function check() {
 // or one is at its start and has selected nothing, so that it may become short again.
 export async function refreshRows() {
   if (loading) return true;
-  const all = rows()?.children;
+  const all = rows();
   const list = document.querySelector("[data-list]");
-  if (!list || !all || all.length <= PAGE) return false;
-  const top = [...all].findIndex((row) => row.getBoundingClientRect().bottom > 0);
+  if (!list || all.length <= PAGE) return false;
+  const top = all.findIndex((row) => row.getBoundingClientRect().bottom > 0);
   if (top <= 0 && !boxes().some((box) => box.checked)) return false;
   if (list.dataset.list !== "newest") return true; // There is no part of it that could be asked for.
   const high = top > 0 ? number(all[top]) : Infinity;
@@ -79,12 +84,13 @@ export async function refreshRows() {
 function fold(found, high) {
   if (!found) return true;
   const low = found.before === null ? -1 : found.before;
-  const present = new Map([...rows().children].map((row) => [row.id, row]));
-  const newest = number(rows().firstElementChild);
+  const there = rows();
+  const present = new Map(there.map((row) => [row.id, row]));
+  const newest = number(there[0]);
   if (high === Infinity && low > newest + 1) return false;
   const wanted = new Set(found.fresh.map((row) => row.id));
   let at = null;
-  for (const row of [...rows().children]) {
+  for (const row of there) {
     const n = number(row);
     if (n <= high && n >= low && !wanted.has(row.id)) row.remove();
     else if (n > high) at = row;
@@ -96,7 +102,7 @@ function fold(found, high) {
       at = have;
     } else {
       if (at) at.after(row);
-      else rows().prepend(row);
+      else document.getElementById("rows").prepend(row);
       at = row;
     }
   }
@@ -106,7 +112,7 @@ function fold(found, high) {
 
 // --- selecting ---
 
-const boxes = () => [...document.querySelectorAll("#rows input[name=id]")];
+const boxes = () => [...document.querySelectorAll("[data-list] input[name=id]")];
 
 function count() {
   const bulk = document.getElementById("bulk");

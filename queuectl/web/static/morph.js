@@ -28,27 +28,36 @@ function attributes(old, next) {
 }
 
 function children(old, next) {
+  const wanted = [...next.childNodes].filter((each) => !blank(each));
+  const ids = new Set(wanted.map(idOf));
+  for (const each of [...old.children]) if (idOf(each) && !ids.has(idOf(each))) each.remove();
   const byId = new Map([...old.children].filter(idOf).map((each) => [idOf(each), each]));
-  let at = old.firstChild;
-  for (const want of [...next.childNodes]) {
+  let at = solid(old.firstChild);
+  for (const want of wanted) {
     const id = idOf(want);
     let have = id ? byId.get(id) : at;
     if (have && !alike(have, want)) have = null;
     if (!have) {
       old.insertBefore(want, at);
-    } else if (have === at) {
-      at = at.nextSibling;
-      same(have, want);
-    } else {
-      old.insertBefore(have, at);
-      same(have, want);
+      continue;
     }
+    if (have === at) at = solid(at.nextSibling);
+    else old.insertBefore(have, at);
+    same(have, want);
   }
   while (at) {
     const gone = at;
-    at = at.nextSibling;
+    at = solid(at.nextSibling);
     gone.remove();
   }
+}
+
+// Blanks between elements stay as they are.
+const blank = (node) => node.nodeType === Node.TEXT_NODE && !node.data.trim();
+
+function solid(node) {
+  while (node && blank(node)) node = node.nextSibling;
+  return node;
 }
 
 function same(have, want) {
