@@ -21,7 +21,7 @@ from queuectl.errors import QueuectlError, RequestRefused
 from queuectl.protocol import Status, StatusReport
 from queuectl.web import rendering
 from queuectl.web.problems import STATUSES
-from queuectl.web.visitor import Visitor, visitor_of
+from queuectl.web.visitor import VISITOR, Visitor, visitor_of
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -151,7 +151,7 @@ def error_page(
     return rendering.page(
         "error.html",
         status=status_code,
-        **frame(request, None, None),
+        **frame(request, request.scope.get(VISITOR), None),
         said=None,
         fragment="fragment" in request.query_params,
         title=title,

@@ -40,6 +40,10 @@ def shows_only(user: str) -> Check:
     return lambda answers: {token["user"] for token in answers[0]["tokens"]} <= {user}
 
 
+def measures_only(user: str) -> Check:
+    return lambda answers: {each["user"] for each in answers[0]["series"]} <= {user}
+
+
 def acted_on_none(answers: list[dict[str, Any]]) -> bool:
     return (answers[0]["op"], answers[0]["ids"]) == ("acted", [])
 
@@ -74,6 +78,8 @@ def by_hand(number: int, job_id: str, token_id: str) -> list[tuple[dict[str, Any
         ({"op": "token_list"}, shows_only("bob")),
         ({"op": "token_list", "user": "alice"}, shows_only("nobody")),
         ({"op": "token_revoke", "id": token_id}, not_found),
+        ({"op": "metrics_get"}, measures_only("bob")),
+        ({"op": "history_get", "user": "alice"}, not_found),
         ({"op": "list", "limit": 1000}, lists_only("bob")),
         ({"op": "list", "states": ["completed", "dead"], "queue": "of-alice"}, lists_only("bob")),
         ({"op": "list", "before_number": number + 1, "queue": "of-alice"}, lists_only("bob")),

@@ -234,6 +234,26 @@ def test_what_there_is_not(browser: httpx.Client) -> None:
     assert 200 == browser.get("/jobs?search=nothing-has-this&order=longest").status_code
 
 
+def test_a_browser_with_a_token_that_may_only_look(
+    gateway: GatewayProcess, web_daemon: DaemonProcess
+) -> None:
+    """
+    It sees every page; what it tries to change is refused by the daemon, and said so.
+    """
+    browser = gateway.client(Accept="text/html", Origin=gateway.url)
+    token = gateway.make_token("read")
+    answer = browser.post("/login", data={"token": token, "next": "/jobs"})
+    assert (303, "/jobs") == (answer.status_code, answer.headers["location"])
+    for path in PAGES:
+        assert 200 == browser.get(path).status_code, path
+    assert "a token cannot make others" in browser.get("/tokens").text
+    (job,) = web_daemon.enqueue(JobSpec(command="true", hold=True))
+    assert "scope" in said(submit(browser, "/jobs/act", action="release", id=job))
+    answer = submit(browser, "/enqueue", mode="command", command="true")
+    assert (422, True) == (answer.status_code, 'id="e-command"' in answer.text)
+    assert "held" == web_daemon.state(job)
+
+
 def test_addresses_that_lead_elsewhere(browser: httpx.Client) -> None:
     """
     Where older programs had their dashboard, ours is; a browser that is lost is told with a page.
@@ -242,6 +262,7 @@ def test_addresses_that_lead_elsewhere(browser: httpx.Client) -> None:
     assert (303, "/") == (answer.status_code, answer.headers["location"])
     lost = browser.get("/no/such/page")
     assert (404, True) == (lost.status_code, "There is nothing at /no/such/page" in lost.text)
+    assert 'name="csrf_token"' in lost.text, "the frame's forms work there too"
 
 
 def test_static_files(gateway: GatewayProcess, browser: httpx.Client) -> None:
