@@ -118,6 +118,7 @@ export class Screen {
     const node = this.line?.lastChild;
     if (!node) return;
     node.textContent = node.textContent.slice(0, -1);
+    this.length -= 1;
     if (!node.textContent) node.remove();
   }
 
@@ -150,14 +151,14 @@ export class Screen {
   }
 
   bound() {
-    const over = this.element.childElementCount - this.linesMax;
+    const told = this.dropped ? 1 : 0; // The line that says so.
+    const over = this.element.childElementCount - told - this.linesMax;
     if (over <= 0) return;
-    for (let left = over + (this.dropped ? 1 : 0); left > 0; left -= 1) this.element.firstElementChild.remove();
+    for (let left = over + told; left > 0; left -= 1) this.element.firstElementChild.remove();
     this.dropped += over;
     const line = document.createElement("span");
     line.className = "l meta";
     line.textContent = `… ${this.dropped} earlier lines are in the download`;
     this.element.prepend(line);
-    this.dropped += 1;
   }
 }
