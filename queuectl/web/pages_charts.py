@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from queuectl.durations import describe_duration
-from queuectl.measures import GetHistory, History, MinuteView, merge, quantile
-from queuectl.web.visitor import Visitor
+from queuectl.measures import History, MinuteView, merge, quantile
 
 WIDTH, HEIGHT = 600, 120
 HOUR_MS = 3_600_000
@@ -24,8 +23,6 @@ SPANS = {
     "hour": ("Last hour", HOUR_MS, 1, 2_000),
     "day": ("Last day", 24 * HOUR_MS, 15, 30_000),
 }
-# Visitors whose last answer is kept.
-KEPT_MAX = 64
 
 
 class Series(NamedTuple):
@@ -59,30 +56,6 @@ class Charts(NamedTuple):
     header: list[str]
     rows: list[list[str]]
     labels: list[str]
-
-
-class Histories:
-    """
-    The daemon's last answers, by who sees them and span.
-    """
-
-    def __init__(self) -> None:
-        self._kept: dict[tuple[object, str], tuple[float, History]] = {}
-
-    async def get(self, visitor: Visitor, span: str, now: int) -> History:
-        """
-        Return the minutes of *span*. Raises what the link raises.
-        """
-        key = (visitor.key, span)
-        _, length_ms, _, keep_ms = SPANS[span]
-        at, history = self._kept.pop(key, (-math.inf, None))
-        if history is None or (time.monotonic() - at) * 1000 > keep_ms:
-            history = await visitor.link.call(GetHistory(since_at=now - length_ms), History)
-            at = time.monotonic()
-        while len(self._kept) >= KEPT_MAX:
-            del self._kept[next(iter(self._kept))]
-        self._kept[key] = (at, history)
-        return history
 
 
 def draw(history: History, span: str, now: int) -> Charts:

@@ -5,10 +5,11 @@ The first page: whether all is well, what runs, what waits, and how the last hou
 from starlette.requests import Request
 from starlette.responses import Response
 
-from queuectl.measures import GetMetrics, Metrics
+from queuectl.measures import GetHistory, GetMetrics, History, Metrics
 from queuectl.protocol import Jobs, List, Status, StatusReport
 from queuectl.views import JOB_STATES
-from queuectl.web.pages_charts import SPANS, Histories, draw
+from queuectl.web.pages_answers import Answers, Rounds
+from queuectl.web.pages_charts import SPANS, draw
 from queuectl.web.pages_rendering import now_ms, show
 from queuectl.web.visitor import visitor_of
 
@@ -18,7 +19,11 @@ RECENT_JOBS = 8
 # A job that waits longer than this is worth a look.
 LONG_WAIT_MS = 15 * 60_000
 
-_histories = Histories()
+# How long what was measured is shown before it is asked for again: it is a long answer.
+METRICS_KEEP_MS = 2_000
+
+_answers = Answers()
+_rounds: Rounds[tuple[StatusReport, Jobs]] = Rounds()
 
 
 async def overview_page(request: Request) -> Response:
@@ -30,13 +35,19 @@ async def overview_page(request: Request) -> Response:
     now = now_ms()
     span = request.query_params.get("span", "hour")
     span = span if span in SPANS else "hour"
-    report = await link.call(Status(), StatusReport)
-    recent = await link.call(List(limit=RECENT_JOBS), Jobs)
+
+    async def look() -> tuple[StatusReport, Jobs]:
+        report = await link.call(Status(), StatusReport)
+        return report, await link.call(List(limit=RECENT_JOBS), Jobs)
+
+    report, recent = await _rounds.get(visitor.key, look)
     busy = [each for each in report.workers if each.state != "idle"]
     idle = [each for each in report.workers if each.state == "idle"]
-    metrics = await link.call(GetMetrics(), Metrics)
+    metrics = await _answers.get(visitor, "metrics", GetMetrics(), Metrics, METRICS_KEEP_MS)
     oldest_at = metrics.oldest_pending_at
-    history = await _histories.get(visitor, span, now)
+    _, length_ms, _, keep_ms = SPANS[span]
+    minutes = GetHistory(since_at=now - length_ms)
+    history = await _answers.get(visitor, span, minutes, History, keep_ms)
     return await show(
         request,
         "overview.html",
