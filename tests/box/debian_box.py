@@ -10,10 +10,8 @@ It needs root, mmdebstrap and systemd-nspawn; `unavailable()` says what is missi
 kept in QUEUECTL_BOX_DIR (default /var/tmp/queuectl-box), because making one takes a minute.
 """
 
-import contextlib
 import fcntl
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -83,24 +81,6 @@ def base_tree(suite: str) -> Path:
         return tree
 
 
-def own_cgroups() -> list[Path]:
-    """
-    Return our cgroup in each hierarchy that systemd keeps processes in: the unified one and, where
-    the older ones are mounted too, its own.
-    """
-    ours: dict[str, str] = {}
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        ours[controllers] = path
-    found: list[Path] = []
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, place, kind, options = line.split()[:4]
-        key = "" if kind == "cgroup2" else "name=systemd"
-        if kind == "cgroup2" or (kind == "cgroup" and key in options.split(",")):
-            found.append(Path(place + ours[key]))
-    return found
-
-
 class Box:
     """
     One machine. It exists from `Box(...)` to `destroy()`, and runs from `boot()` to `cut_power()`.
@@ -110,9 +90,6 @@ class Box:
         self.name = f"{name}-{os.getpid()}"
         self.tree = HOME / self.name
         self.console = HOME / f"{self.name}.console"
-        # systemd-nspawn calls the cgroups that it makes the same for every box: two boxes in one
-        # would each take the other's services for their own left-overs, and end them.
-        self.cgroups = [each / f"queuectl-box-{self.name}" for each in own_cgroups()]
         self._nspawn: subprocess.Popen[bytes] | None = None
         subprocess.run(["cp", "-a", "--reflink=auto", base_tree(suite), self.tree], check=True)
 
@@ -123,13 +100,9 @@ class Box:
         Start it on the disk as it is; return when systemd has started everything.
         """
         assert self._nspawn is None
-        for cgroup in self.cgroups:
-            cgroup.mkdir(exist_ok=True)
-        enter = [f"echo $$ > {shlex.quote(str(each))}/cgroup.procs" for each in self.cgroups]
         with open(self.console, "ab") as console:
             self._nspawn = subprocess.Popen(
                 [
-                    *("sh", "-c", " && ".join([*enter, 'exec "$@"']), "sh"),
                     *("systemd-nspawn", "--quiet", f"--directory={self.tree}"),
                     *(f"--machine={self.name[-60:]}", "--register=no", "--keep-unit"),
                     *("--private-network", "--boot"),
@@ -187,10 +160,6 @@ class Box:
         """
         self.cut_power()
         shutil.rmtree(self.tree, ignore_errors=True)
-        for cgroup in self.cgroups:
-            for folder, _, _ in os.walk(cgroup, topdown=False):
-                with contextlib.suppress(OSError):  # A process that is still on its way out.
-                    os.rmdir(folder)
         self.console.unlink(missing_ok=True)
 
     def leader(self) -> int | None:
