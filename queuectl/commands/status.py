@@ -8,6 +8,7 @@ from queuectl.durations import describe_duration
 from queuectl.errors import EXIT_DONE
 from queuectl.options import Arguments, Command
 from queuectl.protocol import Status, StatusReport
+from queuectl.selection import job_to_ask
 from queuectl.session import Session
 from queuectl.sizes import describe_size
 from queuectl.tables import print_pairs, print_table
@@ -28,8 +29,9 @@ def status(session: Session, _arguments: Arguments) -> int:
         return EXIT_DONE
     if session.quiet:
         for worker in report.workers:
-            if worker.job is not None:
-                session.print(worker.job)
+            job = job_to_ask(worker)
+            if job is not None:
+                session.print(job)
         return EXIT_DONE
     print_pairs(session, _pairs(report))
     workers = report.workers

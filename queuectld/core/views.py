@@ -193,17 +193,20 @@ def worker_views(queue: "Queue", now: int, peer: Peer) -> list[WorkerView]:
         slot = queue.state.slots.by_number[number]
         job = queue.state.jobs[slot.job] if slot.job else None
         spec = queue.state.spec(job) if job else None
+        seen = spec if job and peer.sees(job) else None
         views.append(
             WorkerView(
                 slot=number,
                 state="draining" if slot.draining else "busy" if job else "idle",
-                job=spec.id if job and spec and peer.sees(job) else None,
+                job=seen.id if seen else None,
                 command=command_text(spec) if job and spec and peer.owns(job) else None,
                 queue=spec.queue if spec else None,
-                pid=queue.state.pids.get(slot.job) if job and peer.sees(job) else None,
+                pid=queue.state.pids.get(slot.job) if seen and slot.job else None,
                 started_at=slot.since_at,
                 uptime_ms=max(now - slot.since_at, 0),
                 job_started_at=job.runs[-1].started_at if job and job.runs else None,
+                number=slot.job if seen else None,
+                user=seen.user if seen else None,
             )
         )
     return views

@@ -153,12 +153,18 @@ def test_an_admin_manages_all_but_reads_no_commands(talk: Conversation) -> None:
 
 def test_workers_show_others_jobs_as_busy_slots_only(talk: Conversation) -> None:
     """
-    That a slot is taken is everybody's business; by what is not.
+    That a slot is taken is everybody's business; by what is not. An admin is told whose job it is
+    and its number, which is what an admin calls it.
     """
-    enqueue(talk, ALICE, command="echo secret")
-    for peer, shown in ((ALICE, ("1", "echo secret")), (BOB, (None, None)), (ROOT, ("1", None))):
+    enqueue(talk, ALICE, id="report", command="echo secret")
+    for peer, shown in (
+        (ALICE, ("report", 1, "alice", "echo secret")),
+        (BOB, (None, None, None, None)),
+        (ROOT, ("report", 1, "alice", None)),
+    ):
         (worker,) = talk.request(ListWorkers(), peer).workers
-        assert (worker.state, (worker.job, worker.command)) == ("busy", shown)
+        assert "busy" == worker.state
+        assert shown == (worker.job, worker.number, worker.user, worker.command)
 
 
 @pytest.mark.parametrize(
