@@ -160,6 +160,10 @@ class Connection(H11Protocol):
         self._places = connections
         #: Whose it is, once that is known.
         self.uid: int | None = None
+        #: When the next head must be whole, in the loop's time; None while no head is expected.
+        self._head_deadline: float | None = None
+        # It runs on while requests are served, and looks at the deadline when it ends: to set one
+        # for each request costs more.
         self._head_timer: asyncio.TimerHandle | None = None
         # Each request's scope, and a WebSocket's, gets a copy of this.
         self.app_state = {**self.app_state, _STATE: self}
@@ -239,18 +243,26 @@ class Connection(H11Protocol):
     def _expect(self) -> None:
         served = self.cycle is not None and not self.cycle.response_complete
         if served or self.transport.get_protocol() is not self:
-            self._expect_nothing()
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self._give_up)
+            self._head_deadline = None
+        elif self._head_deadline is None:
+            self._head_deadline = self.loop.time() + HEAD_SECONDS_MAX
+            if self._head_timer is None:
+                self._head_timer = self.loop.call_at(self._head_deadline, self._check_head)
 
     def _expect_nothing(self) -> None:
+        self._head_deadline = None
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _give_up(self) -> None:
+    def _check_head(self) -> None:
         self._head_timer = None
-        self.transport.close()
+        if self._head_deadline is None:
+            return
+        if self._head_deadline <= self.loop.time():
+            self.transport.close()
+        else:
+            self._head_timer = self.loop.call_at(self._head_deadline, self._check_head)
 
 
 class WebSocketConnection(WebSocketsSansIOProtocol):
