@@ -54,7 +54,6 @@ async def overview_page(request: Request) -> Response:
         report=report,
         title="Overview",
         states=JOB_STATES,
-        total=sum(report.jobs.values()),
         charts=draw(history, span, now),
         span=span,
         spans=[(name, each[0]) for name, each in SPANS.items()],

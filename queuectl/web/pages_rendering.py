@@ -81,13 +81,22 @@ async def show(
         report = await visitor.link.call(Status(), StatusReport)
     fragment = "fragment" in request.query_params
     found = said or (None if fragment else _read_said(request))
-    around = frame(request, visitor, report)
+    around = frame(request, visitor, with_seen_counts(report))
     response = rendering.page(
         template, status=status_code, **around, said=found, fragment=fragment, **context
     )
     if not fragment and SAID_COOKIE in request.cookies:
         response.delete_cookie(SAID_COOKIE, path="/", samesite="strict", httponly=True)
     return response
+
+
+def with_seen_counts(report: StatusReport) -> StatusReport:
+    """
+    Return *report* with jobs counted as its reader's lists show them: those that one may see.
+    """
+    if report.seen_jobs is None:
+        return report
+    return msgspec.structs.replace(report, jobs=report.seen_jobs, dlq=report.seen_jobs["dead"])
 
 
 def frame(request: Request, visitor: Visitor | None, report: StatusReport | None) -> dict[str, Any]:
@@ -110,6 +119,7 @@ def frame(request: Request, visitor: Visitor | None, report: StatusReport | None
         "visitor": visitor,
         "csrf_token": session.csrf_token if session else "",
         "report": report,
+        "may_manage": visitor is not None and visitor.admin and "manage" in visitor.scopes,
     }
 
 
