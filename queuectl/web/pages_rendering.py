@@ -4,6 +4,7 @@ before has to say, and what there is to see where the daemon refuses or does not
 
 A page is rendered whole, or as a fragment (`?fragment=main`): the same template without the frame,
 which the page's script asks for when something has changed and puts in the place of what is there.
+What is shared among visitors who see the same is such a fragment, made without anybody's request.
 """
 
 import base64
@@ -81,7 +82,7 @@ async def show(
         report = await visitor.link.call(Status(), StatusReport)
     fragment = "fragment" in request.query_params
     found = said or (None if fragment else _read_said(request))
-    around = frame(request, visitor, with_seen_counts(report))
+    around = frame(request, visitor, report)
     response = rendering.page(
         template, status=status_code, **around, said=found, fragment=fragment, **context
     )
@@ -99,6 +100,15 @@ def with_seen_counts(report: StatusReport) -> StatusReport:
     return msgspec.structs.replace(report, jobs=report.seen_jobs, dlq=report.seen_jobs["dead"])
 
 
+def shared_fragment(template: str, place: str, report: StatusReport, **context: Any) -> bytes:
+    """
+    Return the fragment of the page at *place* for everybody who sees the same. It knows no request,
+    session or CSRF token: a template that wants one of them fails.
+    """
+    around = _around(place, report)
+    return rendering.text(template, **around, said=None, fragment=True, **context).encode()
+
+
 def frame(request: Request, visitor: Visitor | None, report: StatusReport | None) -> dict[str, Any]:
     """
     Return what the frame around every page needs. Without a report it has no counts.
@@ -109,17 +119,25 @@ def frame(request: Request, visitor: Visitor | None, report: StatusReport | None
     query = "&".join(
         each for each in request.url.query.split("&") if each and not each.startswith("fragment=")
     )
-    return {
-        "now": now_ms(),
-        "version": __version__,
-        "places": PLACES,
-        "place": "/" + path.split("/")[1],
+    return _around("/" + path.split("/")[1], report) | {
         "here": f"{path}?{query}" if query else path,
         "theme": theme if theme in THEMES else "auto",
         "visitor": visitor,
         "csrf_token": session.csrf_token if session else "",
-        "report": report,
         "may_manage": visitor is not None and visitor.admin and "manage" in visitor.scopes,
+    }
+
+
+def _around(place: str, report: StatusReport | None) -> dict[str, Any]:
+    """
+    Return what is around a page whoever looks at it.
+    """
+    return {
+        "now": now_ms(),
+        "version": __version__,
+        "places": PLACES,
+        "place": place,
+        "report": report and with_seen_counts(report),
     }
 
 

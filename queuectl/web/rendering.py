@@ -34,8 +34,21 @@ def page(template: str, *, status: int = 200, **values: object) -> HTMLResponse:
     """
     Return the page that *template* makes of *values*. It is not to be kept by anybody.
     """
-    text = environment().get_template(template).render(**values)
-    return HTMLResponse(text, status_code=status, headers={"Cache-Control": "no-store"})
+    return answer(text(template, **values), status=status)
+
+
+def answer(content: str | bytes, *, status: int = 200) -> HTMLResponse:
+    """
+    Return what is rendered as a page that is not to be kept by anybody.
+    """
+    return HTMLResponse(content, status_code=status, headers={"Cache-Control": "no-store"})
+
+
+def text(template: str, **values: object) -> str:
+    """
+    Return what *template* makes of *values*.
+    """
+    return environment().get_template(template).render(**values)
 
 
 @cache
