@@ -212,6 +212,7 @@ def status_document(status: StatusReport, socket: str) -> dict[str, Any]:
             "snapshot_at": _time(status.journal.snapshot_at),
         },
         "notes": status.notes,
+        "seen_jobs": status.seen_jobs,
     }
 
 

@@ -47,9 +47,6 @@ def _pairs(report: StatusReport) -> list[tuple[str, str]]:
     daemon, journal = report.daemon, report.journal
     uptime = describe_duration(daemon.uptime_ms)
     size = describe_size(journal.size_bytes)
-    counts = [f"{report.jobs[each]} {each}" for each in JOB_STATES if report.jobs.get(each)]
-    # States of a newer daemon, which this program has no place for.
-    counts += [f"{n} {each}" for each, n in report.jobs.items() if n and each not in JOB_STATES]
     active_count = sum(worker.state != "idle" for worker in report.workers)
     segments = "segment" if journal.segment_count == 1 else "segments"
     pairs = [
@@ -63,15 +60,24 @@ def _pairs(report: StatusReport) -> list[tuple[str, str]]:
             f"{size} in {journal.segment_count} {segments}, durability {journal.durability}"
             + ("" if journal.state == "ok" else f", {journal.state}"),
         ),
-        ("jobs", ", ".join(counts) or "none"),
+        ("jobs", _by_state(report.jobs)),
         ("workers", f"{active_count} active, {len(report.workers) - active_count} idle"),
         ("dlq", f"{report.dlq} dead"),
     ]
+    if report.seen_jobs is not None and report.seen_jobs != report.jobs:
+        pairs.append(("yours", _by_state(report.seen_jobs)))
     if report.paused_queues:
         pairs.append(("paused", ", ".join(report.paused_queues)))
     if report.notes:
         pairs.append(("note", "\n".join(report.notes)))
     return pairs
+
+
+def _by_state(jobs: dict[str, int]) -> str:
+    counts = [f"{jobs[each]} {each}" for each in JOB_STATES if jobs.get(each)]
+    # States of a newer daemon, which this program has no place for.
+    counts += [f"{n} {each}" for each, n in jobs.items() if n and each not in JOB_STATES]
+    return ", ".join(counts) or "none"
 
 
 COMMANDS = (

@@ -74,7 +74,6 @@ async def _contents(visitor: Visitor, span: str) -> dict[str, Any]:
         "report": report,
         "title": "Overview",
         "states": JOB_STATES,
-        "total": sum(report.jobs.values()),
         "charts": draw(history, span, now),
         "span": span,
         "spans": [(name, each[0]) for name, each in SPANS.items()],

@@ -91,6 +91,15 @@ async def show(
     return response
 
 
+def with_seen_counts(report: StatusReport) -> StatusReport:
+    """
+    Return *report* with jobs counted as its reader's lists show them: those that one may see.
+    """
+    if report.seen_jobs is None:
+        return report
+    return msgspec.structs.replace(report, jobs=report.seen_jobs, dlq=report.seen_jobs["dead"])
+
+
 def shared_fragment(template: str, place: str, report: StatusReport, **context: Any) -> bytes:
     """
     Return the fragment of the page at *place* for everybody who sees the same. It knows no request,
@@ -115,6 +124,7 @@ def frame(request: Request, visitor: Visitor | None, report: StatusReport | None
         "theme": theme if theme in THEMES else "auto",
         "visitor": visitor,
         "csrf_token": session.csrf_token if session else "",
+        "may_manage": visitor is not None and visitor.admin and "manage" in visitor.scopes,
     }
 
 
@@ -127,7 +137,7 @@ def _around(place: str, report: StatusReport | None) -> dict[str, Any]:
         "version": __version__,
         "places": PLACES,
         "place": place,
-        "report": report,
+        "report": report and with_seen_counts(report),
     }
 
 

@@ -409,6 +409,7 @@ class Whole(Struct, kw_only=True):
     queues: QueueCount
     journal: Journal
     notes: list[str]
+    seen_jobs: dict[str, int] | None
 
 
 class Version(Struct, kw_only=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from queuectl.protocol import DETAIL_RUNS_MAX, JobDetail
 from queuectl.settings import SETTINGS
 from queuectl.views import JobView, QueueView, RunView, SettingView, WorkerView
-from queuectld.core.job import Job, NamedQueue, Run
+from queuectld.core.job import Job, NamedQueue, Run, no_jobs
 from queuectld.core.peer import Peer
 from queuectld.core.records import JobEnqueued
 
@@ -182,6 +182,16 @@ def why_pending(queue: "Queue", job: Job) -> str:
 
 def _id(queue: "Queue", job: Job) -> str:
     return queue.state.spec(job).id
+
+
+def job_counts(queue: "Queue", peer: Peer) -> dict[str, int]:
+    """
+    Return how many of the jobs that *peer* sees are in each state.
+    """
+    if peer.admin:
+        return dict(queue.state.counts.items())
+    share = queue.state.shares.by_owner.get(peer.uid)
+    return dict((no_jobs() if share is None else share.counts).items())
 
 
 def worker_views(queue: "Queue", now: int, peer: Peer) -> list[WorkerView]:

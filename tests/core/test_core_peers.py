@@ -31,9 +31,11 @@ from queuectl.protocol import (
 )
 from queuectld.core.effects import StartRun
 from queuectld.core.peer import Peer
+from queuectld.core.views import job_counts
 
 ALICE = Peer(1001, "alice")
 BOB = Peer(1002, "bob")
+CAROL = Peer(1003, "carol")
 ROOT = Peer(0, "root", admin=True)
 
 
@@ -165,6 +167,20 @@ def test_workers_show_others_jobs_as_busy_slots_only(talk: Conversation) -> None
         (worker,) = talk.request(ListWorkers(), peer).workers
         assert "busy" == worker.state
         assert shown == (worker.job, worker.number, worker.user, worker.command)
+
+
+def test_counts_are_of_the_jobs_that_one_sees(talk: Conversation) -> None:
+    """
+    One's own; an admin's are all; of who has none there are zeros.
+    """
+    for peer in (ALICE, BOB, BOB):
+        enqueue(talk, peer, hold=True)
+    enqueue(talk, ALICE)
+    seen = [
+        (counts["held"], counts["processing"], sum(counts.values()))
+        for counts in (job_counts(talk.queue, each) for each in (ALICE, BOB, ROOT, CAROL))
+    ]
+    assert [(1, 1, 2), (2, 0, 2), (3, 1, 4), (0, 0, 0)] == seen
 
 
 @pytest.mark.parametrize(
