@@ -246,12 +246,14 @@ async def _answer(refusal: Refusal, arrival: Arrival, receive: Receive, send: Se
     if not arrival.wants_page:
         await answer(refusal, arrival.scope, send)
         return
+    again = not arrival.changes and refusal.status == HTTPStatus.SERVICE_UNAVAILABLE
     response = page(
         "refused.html",
         status=refusal.status,
         title=HTTPStatus(refusal.status).phrase,
         detail=refusal.detail,
         login=refusal.status == 401,
+        again_s=int(refusal.headers["Retry-After"]) if again else None,
     )
     response.headers.update(refusal.headers)
     await response(arrival.scope, receive, send)
