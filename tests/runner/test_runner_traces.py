@@ -219,10 +219,12 @@ from queuectld.runner import process
 os.setgroups([])
 os.setresgid({UID}, {UID}, {UID})
 os.setresuid({UID}, {UID}, {UID})
-with subprocess.Popen(["sleep", "1000"]) as own:
-    print({{each.pid for each in process.every()}} == {{os.getpid(), own.pid}})
+own = subprocess.Popen(["sleep", "1000"])
+try:
+    print({{os.getpid(), own.pid}} <= {{each.pid for each in process.every()}})
     print(process.real_uid(own.pid))
     print(process.read(1), process.real_uid(1))
+finally:
     own.kill()
 """
     command = f'mount -t proc -o hidepid={hidepid} proc /proc && exec "$@"'
