@@ -32,6 +32,7 @@ def measure_drain(place: Place) -> list[Row]:
     count = place.count(2_000)
     loop = [place.compile("spawn_loop"), str(count), str(SLOTS)]
     with Service(place, slots=0) as service, service.client() as client:
+        service.spread_output(place.rounds * count)
         ours, peer = take_turns(
             place.rounds, lambda: drain_per_s(client, count), lambda: _loop_per_s(loop, count)
         )
