@@ -3,7 +3,7 @@
 // the page is seen. Without events (an old proxy, too many streams) it looks every few seconds.
 
 import { refreshRows } from "./list.js";
-import { fragmentOf, load, put, say } from "./page.js";
+import { fragmentOf, look, put, say } from "./page.js";
 
 const EVENTS = "/api/v1/events";
 const GAP = 1000; // between two looks
@@ -28,10 +28,10 @@ function schedule(wait) {
   if (document.hidden || (timer && wait >= GAP)) return;
   clearTimeout(timer);
   const soonest = last + Math.max(GAP, took * 4) - Date.now();
-  timer = setTimeout(look, Math.max(wait, soonest, 0));
+  timer = setTimeout(turn, Math.max(wait, soonest, 0));
 }
 
-async function look() {
+async function turn() {
   timer = 0;
   if (busy) {
     again = true;
@@ -67,9 +67,11 @@ export async function refresh() {
     return;
   }
   if (await refreshRows()) return;
-  const answer = await load(fragmentOf(location.href, "main"));
-  if (answer?.response.ok) keepSaid(answer.found);
-  else if (answer) throw new Error("not served");
+  const answer = await look(fragmentOf(location.href, "main"));
+  if (!answer) return;
+  // What is gone or no longer permitted is shown as that; with no daemon the page stays as it was.
+  if (answer.response.status >= 500) throw new Error("not served");
+  keepSaid(answer.found);
 }
 
 // What was said about the last action stays until the next page.
