@@ -5,11 +5,13 @@ part of the gateway or of its libraries.
 
 from collections.abc import Sequence
 
+import h11
 import httpx
 import pytest
 from gateway_process import GatewayProcess
 from raw_http import RawHttp
 
+from queuectl.web.connections import _Http
 from queuectl.web.pages_static import static_url
 from queuectl.web.strictness import HSTS, STRICT_HEADERS
 
@@ -76,7 +78,7 @@ def test_what_pages_are_made_of(gateway: GatewayProcess) -> None:
 
 def test_a_stream(gateway: GatewayProcess, client: httpx.Client) -> None:
     """
-    Its head comes at once, with all of them.
+    Its head has all of them.
     """
     with client.stream("GET", "/api/v1/events") as answer:
         assert "no-store" == answer.headers["cache-control"]
@@ -84,3 +86,20 @@ def test_a_stream(gateway: GatewayProcess, client: httpx.Client) -> None:
             STRICT_HEADERS.items()
             <= {name: answer.headers.get(name) for name in STRICT_HEADERS}.items()
         )
+
+
+@pytest.mark.parametrize(("headers", "at_once"), [([], True), ([("content-length", "2")], False)])
+def test_when_a_head_leaves(headers: list[tuple[str, str]], at_once: bool) -> None:
+    """
+    That of an answer of known length with its body; that of a stream, whose first piece may be long
+    in coming, at once.
+    """
+    http = _Http(STRICT_HEADERS)
+    http.receive_data(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert [h11.Request, h11.EndOfMessage] == [type(http.next_event()) for _ in range(2)]
+    head = http.send(h11.Response(status_code=200, headers=headers))
+    body = http.send(h11.Data(data=b"ok"))
+    assert head is not None
+    assert body is not None
+    assert (at_once, not at_once) == (b"nosniff" in head, b"nosniff" in body)
+    assert b"ok" in body
