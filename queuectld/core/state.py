@@ -19,7 +19,7 @@ from msgspec.msgpack import Decoder, Encoder
 from queuectl.protocol import DEFAULT_QUEUE
 from queuectl.settings import SETTINGS, check
 from queuectl.views import FINISHED_STATES, JOB_STATES, JobState, SettingValue
-from queuectld.core.job import Job, Made, NamedQueue, Run, Stop
+from queuectld.core.job import Job, Made, NamedQueue, Run, Stop, no_jobs
 from queuectld.core.limits import Slots
 from queuectld.core.peer import name_key
 from queuectld.core.records import (
@@ -80,7 +80,6 @@ class State:
         self.by_name: dict[str, int] = {}
         self.queues: dict[str, NamedQueue] = {}
         self.shares = Shares()
-        self.counts: dict[JobState, int] = dict.fromkeys(JOB_STATES, 0)
         #: For every state but pending (those are in the lines, see shares.py): the jobs in it.
         self.members: dict[JobState, dict[int, None]] = {
             state: {} for state in JOB_STATES if state != "pending"
@@ -167,11 +166,22 @@ class State:
         return bool(self.by_name) and name_key(owner, str(number)) in self.by_name
 
     @property
+    def counts(self) -> dict[JobState, int]:
+        """
+        How many jobs are in each state.
+        """
+        counts = no_jobs()
+        for state, members in self.members.items():
+            counts[state] = len(members)
+        counts["pending"] = len(self.jobs) - sum(counts.values())
+        return counts
+
+    @property
     def expiring_count(self) -> int:
         """
         Jobs that retention may forget: finished ones except the dead.
         """
-        return self.counts["completed"] + self.counts["cancelled"]
+        return len(self.members["completed"]) + len(self.members["cancelled"])
 
     def take_pending(self) -> Job | None:
         """
@@ -299,7 +309,6 @@ class State:
         Take a job out of the indices that its state asked for.
         """
         state, queue = job.state, job.queue
-        self.counts[state] -= 1
         queue.counts_of[job.owner][state] -= 1
         share.counts[state] -= 1
         if state == "pending":
@@ -311,7 +320,6 @@ class State:
 
     def _enter(self, job: Job, share: Share) -> None:
         state, queue, number = job.state, job.queue, job.number
-        self.counts[state] += 1
         queue.counts_of[job.owner][state] += 1
         share.counts[state] += 1
         if state == "pending":
@@ -332,7 +340,7 @@ class State:
 
     def _watch(self, job: Job) -> None:
         self.timers.push(job.due_at, job.number)
-        if len(self.timers) > 2 * sum(self.counts[state] for state in TIMED_STATES) + 1024:
+        if len(self.timers) > 2 * sum(len(self.members[state]) for state in TIMED_STATES) + 1024:
             self.timers.rebuild(self.is_due)
 
     def _job_enqueued(self, record: JobEnqueued, body: bytes) -> None:
