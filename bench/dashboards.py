@@ -3,8 +3,9 @@ What open dashboards cost those who enqueue: the 99th percentile of an enqueue's
 browsers look at the first page, and while none does, in turn. And how much memory the gateway has
 then, and how many bytes a browser loads.
 
-A dashboard is stood in for by what its live.js does: it hears queue events, and after one asks for
-the page anew, at most once a second and less often when the answers take long.
+A dashboard is stood in for by what its live.js does: it is told when to look, and then asks for the
+page anew, at most once a second and less often when the answers take long. Like a browser it has
+two connections: one that it is told on, and one on which it asks again and again.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from statistics import median, quantiles
-from typing import NoReturn
+from typing import NoReturn, Self
 from urllib.parse import urlsplit
 
 from bench.live import gateway
@@ -31,10 +32,11 @@ DASHBOARDS = 100
 ENQUEUES = 2_000
 # Between two enqueues, so that there is always something new to look at.
 PAUSE_S = 0.003
+# From one look to the next; of one that took long, so many times its span.
 GAP_S = 1.0
-# A look that took long is followed by so many times its span without one.
-GAPS_PER_LOOK = 4
+SPANS_PER_LOOK = 5
 PAGE = "/"
+LOOKS = "/looks"
 
 
 def measure(place: Place) -> list[Row]:
@@ -112,67 +114,92 @@ async def _dashboard(url: str, token: str, seen: asyncio.Event) -> NoReturn:
     """
     One browser, until it is ended.
     """
-    await _get(url, token, PAGE)
-    events, writer = await _ask(url, token, "/api/v1/events")
+    page = await _Browser.open(url, token)
+    await page.get(PAGE)
+    events = await _Browser.open(url, token)
+    await events.ask(LOOKS)
     seen.set()
-    changed = asyncio.Event()
+    told = asyncio.Event()
 
     async def listen() -> None:
-        async for line in events:
-            if line.startswith(b"event:"):
-                changed.set()
-        writer.close()
+        async for line in events.reader:
+            if line.startswith(b"event: look"):
+                told.set()
         sys.exit("the gateway ended the events")
 
     listening = asyncio.create_task(listen())
     while not listening.done():
-        await changed.wait()
-        changed.clear()
+        await told.wait()
+        told.clear()
         began_s = time.monotonic()
-        await _get(url, token, f"{PAGE}?fragment=main")
+        await page.get(f"{PAGE}?fragment=main")
         took_s = time.monotonic() - began_s
-        await asyncio.sleep(max(GAP_S, GAPS_PER_LOOK * took_s))
+        await asyncio.sleep(max(GAP_S, SPANS_PER_LOOK * took_s) - took_s)
     raise RuntimeError("the events ended")
 
 
-async def _ask(
-    url: str, token: str, path: str
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+class _Browser:
     """
-    Send a request; return its connection when the head of a good answer was read.
+    One connection of a browser, used for one request after the other.
     """
-    place = urlsplit(url)
-    reader, writer = await asyncio.open_connection(place.hostname, place.port)
-    head = f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: Bearer {token}\r\n"
-    writer.write(
-        f"{head}Accept: text/html, text/event-stream\r\nConnection: close\r\n\r\n".encode()
-    )
-    answer = await reader.readuntil(b"\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 200 "), answer.partition(b"\r\n")[0]
-    return reader, writer
 
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, headers: str
+    ) -> None:
+        self.reader = reader
+        self._writer = writer
+        self._headers = headers
 
-async def _get(url: str, token: str, path: str) -> bytes:
-    reader, writer = await _ask(url, token, path)
-    body = await reader.read()
-    writer.close()
-    return body
+    @classmethod
+    async def open(cls, url: str, token: str) -> Self:
+        """
+        Connect.
+        """
+        place = urlsplit(url)
+        reader, writer = await asyncio.open_connection(place.hostname, place.port)
+        return cls(reader, writer, f"Host: {place.netloc}\r\nAuthorization: Bearer {token}\r\n")
+
+    async def ask(self, path: str) -> bytes:
+        """
+        Send a request; return the head of its answer, which must be good.
+        """
+        head = f"GET {path} HTTP/1.1\r\n{self._headers}Accept: text/html, text/event-stream\r\n\r\n"
+        self._writer.write(head.encode())
+        answer = await self.reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 "), answer.partition(b"\r\n")[0]
+        return answer
+
+    async def get(self, path: str) -> bytes:
+        """
+        Return the body at *path*.
+        """
+        length = re.search(rb"(?i)\r\ncontent-length: (\d+)\r\n", await self.ask(path))
+        assert length is not None
+        return await self.reader.readexactly(int(length[1]))
+
+    def close(self) -> None:
+        """
+        Hang up.
+        """
+        self._writer.close()
 
 
 async def _page_bytes(url: str, token: str) -> int:
     """
     Return how many bytes a browser loads for the first page: what it names, and what that imports.
     """
-    page = await _get(url, token, PAGE)
+    browser = await _Browser.open(url, token)
+    page = await browser.get(PAGE)
     total_bytes = len(page)
     found = {each.decode() for each in re.findall(rb'(?:src|href)="(/static/[^"]+)"', page)}
     loaded: set[str] = set()
     while waiting := found - loaded:
         path = waiting.pop()
         loaded.add(path)
-        body = await _get(url, token, path)
+        body = await browser.get(path)
         total_bytes += len(body)
         folder = path.rpartition("/")[0]
         imported = re.findall(rb'from "\./([^"]+)"', body)
         found |= {f"{folder}/{each.decode()}" for each in imported}
+    browser.close()
     return total_bytes

@@ -150,6 +150,8 @@ def worker_document(worker: WorkerView) -> dict[str, Any]:
         "started_at": _time(worker.started_at),
         "uptime": _seconds(worker.uptime_ms),
         "job_started_at": _time(worker.job_started_at),
+        "number": worker.number,
+        "user": worker.user,
     }
 
 
@@ -210,6 +212,7 @@ def status_document(status: StatusReport, socket: str) -> dict[str, Any]:
             "snapshot_at": _time(status.journal.snapshot_at),
         },
         "notes": status.notes,
+        "seen_jobs": status.seen_jobs,
     }
 
 

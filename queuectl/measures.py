@@ -198,6 +198,9 @@ def merge(minutes: Iterable[MinuteView], count: int) -> list[MinuteView]:
 
 
 def _sum(minutes: Sequence[MinuteView]) -> MinuteView:
+    if len(minutes) == 1:
+        return minutes[0]
+
     def total(name: str) -> int:
         return sum(getattr(each, name) for each in minutes)
 

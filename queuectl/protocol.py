@@ -433,6 +433,7 @@ class StatusReport(Message, frozen=True, tag="status_report"):
     queue_count: int
     paused_queues: list[str] = []
     notes: list[str] = []  # what deserves attention, one line each
+    seen_jobs: dict[str, int] | None = None  # the same as `jobs`, of those that one may see
 
 
 class Workers(Message, frozen=True, tag="workers"):

@@ -12,7 +12,7 @@ from queuectl.client import Client
 from queuectl.errors import UsageError, suggestion
 from queuectl.options import Arguments, Option
 from queuectl.protocol import LIST_JOBS_MAX, Jobs, List, Selection
-from queuectl.views import JOB_STATES, JobState, JobView
+from queuectl.views import JOB_STATES, JobState, JobView, WorkerView
 
 STATE_OPTION = Option(
     "state",
@@ -42,7 +42,22 @@ def id_to_ask(job: JobView) -> str:
     Ids are each account's own. Another's job, whose directory is shown to nobody else, goes by its
     number.
     """
-    return str(job.number) if job.cwd is None else job.id
+    return str(job.number) if is_anothers(job) else job.id
+
+
+def is_anothers(job: JobView) -> bool:
+    """
+    Whether it is another account's job, as admins are shown them.
+    """
+    return job.cwd is None
+
+
+def job_to_ask(worker: WorkerView) -> str | None:
+    """
+    Return what whoever was shown *worker* calls the job in it; None where there is none to be seen.
+    """
+    others = worker.command is None and worker.number is not None
+    return str(worker.number) if others else worker.job
 
 
 def states_of(arguments: Arguments) -> list[JobState]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from queuectl.durations import describe_duration
 from queuectl.escape import printable
+from queuectl.selection import id_to_ask, is_anothers
 from queuectl.session import Session
 from queuectl.times import format_local
 from queuectl.views import JobView
@@ -79,15 +80,19 @@ def job_rows(jobs: Sequence[JobView], now: int) -> tuple[Row, list[Row]]:
     """
     Return the header and rows of a list of jobs.
     """
-    header = ("ID", "STATE", "TRIES", "PRI", "QUEUE", "WHEN", "COMMAND")
+    # Whose they are is worth a column where they are several people's.
+    mixed = any(map(is_anothers, jobs))
+    whose = ("USER",) if mixed else ()
+    header = ("ID", "STATE", "TRIES", "PRI", "QUEUE", "WHEN", *whose, "COMMAND")
     return header, [
         (
-            job.id,
+            id_to_ask(job),
             state_of(job),
             f"{job.attempts}/{job.max_retries + 1}",
             str(job.priority),
             job.queue,
             when(job, now),
+            *((text_or_dash(job.user),) if mixed else ()),
             job.command,
         )
         for job in jobs

@@ -154,6 +154,8 @@ class WorkerView(Struct, frozen=True, kw_only=True):
     started_at: int  # of the slot
     uptime_ms: int
     job_started_at: int | None = None
+    number: int | None = None  # of the job
+    user: str | None = None  # whose job it is
 
 
 class SettingView(Struct, frozen=True, kw_only=True):

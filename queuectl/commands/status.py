@@ -8,6 +8,7 @@ from queuectl.durations import describe_duration
 from queuectl.errors import EXIT_DONE
 from queuectl.options import Arguments, Command
 from queuectl.protocol import Status, StatusReport
+from queuectl.selection import job_to_ask
 from queuectl.session import Session
 from queuectl.sizes import describe_size
 from queuectl.tables import print_pairs, print_table
@@ -28,8 +29,9 @@ def status(session: Session, _arguments: Arguments) -> int:
         return EXIT_DONE
     if session.quiet:
         for worker in report.workers:
-            if worker.job is not None:
-                session.print(worker.job)
+            job = job_to_ask(worker)
+            if job is not None:
+                session.print(job)
         return EXIT_DONE
     print_pairs(session, _pairs(report))
     workers = report.workers
@@ -45,9 +47,6 @@ def _pairs(report: StatusReport) -> list[tuple[str, str]]:
     daemon, journal = report.daemon, report.journal
     uptime = describe_duration(daemon.uptime_ms)
     size = describe_size(journal.size_bytes)
-    counts = [f"{report.jobs[each]} {each}" for each in JOB_STATES if report.jobs.get(each)]
-    # States of a newer daemon, which this program has no place for.
-    counts += [f"{n} {each}" for each, n in report.jobs.items() if n and each not in JOB_STATES]
     active_count = sum(worker.state != "idle" for worker in report.workers)
     segments = "segment" if journal.segment_count == 1 else "segments"
     pairs = [
@@ -61,15 +60,24 @@ def _pairs(report: StatusReport) -> list[tuple[str, str]]:
             f"{size} in {journal.segment_count} {segments}, durability {journal.durability}"
             + ("" if journal.state == "ok" else f", {journal.state}"),
         ),
-        ("jobs", ", ".join(counts) or "none"),
+        ("jobs", _by_state(report.jobs)),
         ("workers", f"{active_count} active, {len(report.workers) - active_count} idle"),
         ("dlq", f"{report.dlq} dead"),
     ]
+    if report.seen_jobs is not None and report.seen_jobs != report.jobs:
+        pairs.append(("yours", _by_state(report.seen_jobs)))
     if report.paused_queues:
         pairs.append(("paused", ", ".join(report.paused_queues)))
     if report.notes:
         pairs.append(("note", "\n".join(report.notes)))
     return pairs
+
+
+def _by_state(jobs: dict[str, int]) -> str:
+    counts = [f"{jobs[each]} {each}" for each in JOB_STATES if jobs.get(each)]
+    # States of a newer daemon, which this program has no place for.
+    counts += [f"{n} {each}" for each, n in jobs.items() if n and each not in JOB_STATES]
+    return ", ".join(counts) or "none"
 
 
 COMMANDS = (

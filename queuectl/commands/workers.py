@@ -7,6 +7,7 @@ from queuectl.durations import describe_duration
 from queuectl.errors import EXIT_DONE
 from queuectl.options import Arguments, Command, Option
 from queuectl.protocol import ListWorkers, StartWorkers, StopWorkers, Workers
+from queuectl.selection import job_to_ask
 from queuectl.session import Session
 from queuectl.tables import print_table, text_or_dash
 from queuectl.views import WorkerView
@@ -64,13 +65,17 @@ def worker_rows(
             str(each.slot),
             each.state,
             describe_duration(each.uptime_ms),
-            text_or_dash(each.job),
+            text_or_dash(job_to_ask(each)),
             text_or_dash(each.pid),
             "-" if each.job_started_at is None else describe_duration(now - each.job_started_at),
-            text_or_dash(each.command),
+            text_or_dash(each.command if each.command is not None else _whose(each)),
         )
         for each in workers
     ]
+
+
+def _whose(worker: WorkerView) -> str | None:
+    return None if worker.user is None else f"({worker.user}'s)"
 
 
 def _print(session: Session, workers: list[WorkerView]) -> int:

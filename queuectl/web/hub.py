@@ -1,19 +1,21 @@
 """
 Who looks at what live: one feed for all visitors that see the same, and how many streams there may
-be. A feed begins with the first stream that wants it. An output feed ends with its last stream; an
-event feed lingers, so that a browser that comes back finds what it has missed.
+be. A feed begins with the first stream that wants it and ends with its last one; an event feed
+lingers, so that a browser that comes back finds what it has missed.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Hashable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 from queuectl.errors import RequestRefused
 from queuectl.views import JobView
 from queuectl.web.event_feed import EventFeed
 from queuectl.web.feed import End, Feed
+from queuectl.web.look_feed import LookFeed
 from queuectl.web.output_feed import OutputFeed
 from queuectl.web.visitor import Visitor
 
@@ -26,6 +28,8 @@ VISITOR_STREAMS_MAX = 512
 READING_MAX = 8
 #: How long an event feed that nobody follows goes on.
 LINGER_SECONDS = 30.0
+
+F = TypeVar("F", bound=Feed[Any])
 
 
 class TooManyStreams(RequestRefused):
@@ -71,44 +75,34 @@ class Hub:
             if not self._streams[visitor.key]:
                 del self._streams[visitor.key]
 
-    @asynccontextmanager
-    async def output(self, visitor: Visitor, job: JobView) -> AsyncIterator[OutputFeed]:
+    def output(self, visitor: Visitor, job: JobView) -> AbstractAsyncContextManager[OutputFeed]:
         """
         Enter the feed of a job's output. Raises what the daemon refuses with.
         """
         key = ("output", visitor.key, job.number)
-        feed = self._feeds.get(key)
-        if not isinstance(feed, OutputFeed) or feed.end is not None:
-            feed = OutputFeed(visitor.link, job, self._reading)
-            self._begin(key, feed)
-        feed.followers += 1
-        try:
-            await feed.begun()
-            yield feed
-        finally:
-            feed.followers -= 1
-            if not feed.followers:
-                self._close(key, feed)
+        make = partial(OutputFeed, visitor.link, job, self._reading)
+        return self._enter(key, OutputFeed, make)
 
-    @asynccontextmanager
-    async def events(self, visitor: Visitor) -> AsyncIterator[EventFeed]:
+    def events(self, visitor: Visitor) -> AbstractAsyncContextManager[EventFeed]:
         """
         Enter the feed of what happens. Raises what the daemon refuses with.
         """
-        key = ("events", visitor.key)
-        feed = self._feeds.get(key)
-        if not isinstance(feed, EventFeed) or feed.end is not None:
-            feed = EventFeed(visitor.link)
-            self._begin(key, feed)
-        feed.followers += 1
-        try:
-            await feed.begun()
-            yield feed
-        finally:
-            feed.followers -= 1
-            if not feed.followers:
-                loop = asyncio.get_running_loop()
-                loop.call_later(LINGER_SECONDS, self._close_unused, key, feed)
+        make = partial(EventFeed, visitor.link)
+        return self._enter(("events", visitor.key), EventFeed, make, LINGER_SECONDS)
+
+    def looks(self, visitor: Visitor) -> AbstractAsyncContextManager[LookFeed]:
+        """
+        Enter the feed of when pages look. Raises what the daemon refuses with.
+        """
+        make = partial(LookFeed, partial(self.events, visitor))
+        return self._enter(("looks", visitor.key), LookFeed, make)
+
+    def looks_of(self, visitor: Visitor) -> LookFeed | None:
+        """
+        Return that feed if it goes on: if pages of those who see the same are open.
+        """
+        feed = self._feeds.get(("looks", visitor.key))
+        return feed if isinstance(feed, LookFeed) and feed.end is None else None
 
     def stop(self) -> None:
         """
@@ -117,15 +111,30 @@ class Hub:
         while self._feeds:
             self._feeds.popitem()[1].stop(End(reason="stopping"))
 
-    def _begin(self, key: Hashable, feed: Feed[Any]) -> None:
-        self._feeds[key] = feed
-        feed.start()
+    @asynccontextmanager
+    async def _enter(
+        self, key: Hashable, kind: type[F], make: Callable[[], F], linger_seconds: float = 0
+    ) -> AsyncIterator[F]:
+        """
+        Enter the feed at *key*, which is made if there is none that goes on. It ends some time
+        after the last one who entered it has left.
+        """
+        feed = self._feeds.get(key)
+        if not isinstance(feed, kind) or feed.end is not None:
+            feed = self._feeds[key] = make()
+            feed.start()
+        feed.followers += 1
+        try:
+            await feed.begun()
+            yield feed
+        finally:
+            feed.followers -= 1
+            if not feed.followers:
+                loop = asyncio.get_running_loop()
+                loop.call_later(linger_seconds, self._close_unused, key, feed)
 
     def _close_unused(self, key: Hashable, feed: Feed[Any]) -> None:
         if not feed.followers:
-            self._close(key, feed)
-
-    def _close(self, key: Hashable, feed: Feed[Any]) -> None:
-        feed.stop(End(reason="unused"))
-        if self._feeds.get(key) is feed:
-            del self._feeds[key]
+            feed.stop(End(reason="unused"))
+            if self._feeds.get(key) is feed:
+                del self._feeds[key]

@@ -1,5 +1,6 @@
 """
-Live over HTTP: a job's output and what happens to jobs, as server-sent events or over a WebSocket.
+Live over HTTP: a job's output and what happens to jobs, as server-sent events or over a WebSocket;
+and for the pages of the dashboard when they should look anew.
 
 Both ways carry the same messages: an event's name, its data, which is JSON, and an id for those
 after which a client may go on. A WebSocket only sends: what a client says ends it. What is wrong
@@ -28,6 +29,7 @@ from queuectl.web.event_feed import Changes, EventFeed, Filter, MissedChanges
 from queuectl.web.feed import End, end_of
 from queuectl.web.gateway import Gateway
 from queuectl.web.link import Link
+from queuectl.web.look_feed import Look
 from queuectl.web.output_feed import (
     TAIL_BYTES,
     AttemptEnd,
@@ -97,6 +99,7 @@ def routes() -> list[BaseRoute]:
         WebSocketRoute(f"{job}/socket", _as_socket(output_frames), name="output_socket"),
         Route(events, _as_events(event_frames), methods=["GET"], name="events"),
         WebSocketRoute(f"{events}/socket", _as_socket(event_frames), name="events_socket"),
+        Route("/looks", _as_events(look_frames), methods=["GET"], name="looks"),
     ]
 
 
@@ -163,6 +166,27 @@ async def event_frames(connection: HTTPConnection) -> Frames:
                         yield Frame("changed", item.told, feed.id_before(item.number + 1))
                     elif isinstance(item, MissedChanges):
                         yield Frame("missed", encode(item))
+                    elif isinstance(item, End):
+                        yield _end_frame(item)
+                        _note_end(item, visitor, gateway)
+                    else:
+                        yield None
+
+
+async def look_frames(connection: HTTPConnection) -> Frames:
+    """
+    Yield the messages that tell a page of the dashboard when to look. Raises QueuectlError before
+    the first.
+    """
+    visitor, gateway = visitor_of(connection), _gateway_of(connection)
+    with gateway.hub.place(visitor):
+        async with gateway.hub.looks(visitor) as feed:
+            number = feed.next
+            yield None
+            async with aclosing(feed.follow(number)) as items:
+                async for item in items:
+                    if isinstance(item, Look):
+                        yield Frame("look", encode(item))
                     elif isinstance(item, End):
                         yield _end_frame(item)
                         _note_end(item, visitor, gateway)

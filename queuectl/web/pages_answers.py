@@ -1,6 +1,6 @@
 """
-Answers of the daemon that many pages show: a hundred browsers that hear of one event must not ask
-it a hundred times.
+Answers of the daemon that many pages show: a hundred browsers that load one at the same time must
+not ask it a hundred times.
 
 Those who ask at the same time share an answer (Rounds), and what is measured by the minute is kept
 for a moment (Answers). Both only among visitors who see exactly the same.

@@ -4,6 +4,7 @@ before has to say, and what there is to see where the daemon refuses or does not
 
 A page is rendered whole, or as a fragment (`?fragment=main`): the same template without the frame,
 which the page's script asks for when something has changed and puts in the place of what is there.
+What is shared among visitors who see the same is such a fragment, made without anybody's request.
 """
 
 import base64
@@ -90,6 +91,24 @@ async def show(
     return response
 
 
+def with_seen_counts(report: StatusReport) -> StatusReport:
+    """
+    Return *report* with jobs counted as its reader's lists show them: those that one may see.
+    """
+    if report.seen_jobs is None:
+        return report
+    return msgspec.structs.replace(report, jobs=report.seen_jobs, dlq=report.seen_jobs["dead"])
+
+
+def shared_fragment(template: str, place: str, report: StatusReport, **context: Any) -> bytes:
+    """
+    Return the fragment of the page at *place* for everybody who sees the same. It knows no request,
+    session or CSRF token: a template that wants one of them fails.
+    """
+    around = _around(place, report)
+    return rendering.text(template, **around, said=None, fragment=True, **context).encode()
+
+
 def frame(request: Request, visitor: Visitor | None, report: StatusReport | None) -> dict[str, Any]:
     """
     Return what the frame around every page needs. Without a report it has no counts.
@@ -100,16 +119,25 @@ def frame(request: Request, visitor: Visitor | None, report: StatusReport | None
     query = "&".join(
         each for each in request.url.query.split("&") if each and not each.startswith("fragment=")
     )
-    return {
-        "now": now_ms(),
-        "version": __version__,
-        "places": PLACES,
-        "place": "/" + path.split("/")[1],
+    return _around("/" + path.split("/")[1], report) | {
         "here": f"{path}?{query}" if query else path,
         "theme": theme if theme in THEMES else "auto",
         "visitor": visitor,
         "csrf_token": session.csrf_token if session else "",
-        "report": report,
+        "may_manage": visitor is not None and visitor.admin and "manage" in visitor.scopes,
+    }
+
+
+def _around(place: str, report: StatusReport | None) -> dict[str, Any]:
+    """
+    Return what is around a page whoever looks at it.
+    """
+    return {
+        "now": now_ms(),
+        "version": __version__,
+        "places": PLACES,
+        "place": place,
+        "report": report and with_seen_counts(report),
     }
 
 

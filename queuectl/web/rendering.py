@@ -17,12 +17,12 @@ from starlette.responses import HTMLResponse
 from queuectl.durations import describe_duration, format_duration
 from queuectl.endings import ending
 from queuectl.escape import printable
-from queuectl.selection import id_to_ask
+from queuectl.selection import id_to_ask, is_anothers, job_to_ask
 from queuectl.setting_text import format_setting
 from queuectl.sizes import describe_size
 from queuectl.tables import brief, state_of
 from queuectl.times import format_local, format_time
-from queuectl.views import JobView, RunView
+from queuectl.views import JobView, RunView, WorkerView
 from queuectl.web.pages_icons import ICONS
 from queuectl.web.pages_static import static_url
 
@@ -34,8 +34,21 @@ def page(template: str, *, status: int = 200, **values: object) -> HTMLResponse:
     """
     Return the page that *template* makes of *values*. It is not to be kept by anybody.
     """
-    text = environment().get_template(template).render(**values)
-    return HTMLResponse(text, status_code=status, headers={"Cache-Control": "no-store"})
+    return answer(text(template, **values), status=status)
+
+
+def answer(content: str | bytes, *, status: int = 200) -> HTMLResponse:
+    """
+    Return what is rendered as a page that is not to be kept by anybody.
+    """
+    return HTMLResponse(content, status_code=status, headers={"Cache-Control": "no-store"})
+
+
+def text(template: str, **values: object) -> str:
+    """
+    Return what *template* makes of *values*.
+    """
+    return environment().get_template(template).render(**values)
 
 
 @cache
@@ -67,6 +80,7 @@ def environment() -> Environment:
         job_url=job_url,
         name_of=id_to_ask,
         state_of=state_of,
+        what_runs=what_runs,
         when=when,
         relative=relative,
         ending=ending,
@@ -76,14 +90,28 @@ def environment() -> Environment:
     return made
 
 
-def job_url(job: JobView | str) -> str:
+def job_url(job: JobView | WorkerView | str) -> str:
     """
-    Return the path of a job's page, by what the visitor calls it.
+    Return the path of a job's page, by what the visitor calls it; of a worker, that of its job.
     """
-    name = job if isinstance(job, str) else id_to_ask(job)
-    if name in (".", "..") and not isinstance(job, str):
-        name = str(job.number)  # A browser would take these for steps in the path.
+    if isinstance(job, str):
+        name = job
+    else:
+        name = id_to_ask(job) if isinstance(job, JobView) else job_to_ask(job) or ""
+        if name in (".", ".."):
+            name = str(job.number)  # A browser would take these for steps in the path.
     return f"/jobs/{quote(name, safe='')}"
+
+
+def what_runs(view: JobView | WorkerView) -> str:
+    """
+    Return the command of a job, or of the one in a slot, as a list shows it. What another account
+    runs is not shown to admins: there it is whose it is.
+    """
+    shown = not is_anothers(view) if isinstance(view, JobView) else view.command is not None
+    if shown:
+        return shortened(view.command or "")
+    return f"({printable(view.user)}'s)" if view.user is not None else ""
 
 
 def when(job: JobView) -> tuple[str, int]:

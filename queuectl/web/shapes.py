@@ -308,6 +308,8 @@ class Worker(Struct, kw_only=True):
     started_at: Time
     uptime: Seconds
     job_started_at: Time | None
+    number: int | None
+    user: str | None
 
 
 class WorkerList(Struct, kw_only=True):
@@ -407,6 +409,7 @@ class Whole(Struct, kw_only=True):
     queues: QueueCount
     journal: Journal
     notes: list[str]
+    seen_jobs: dict[str, int] | None
 
 
 class Version(Struct, kw_only=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from queuectl.protocol import DETAIL_RUNS_MAX, JobDetail
 from queuectl.settings import SETTINGS
 from queuectl.views import JobView, QueueView, RunView, SettingView, WorkerView
-from queuectld.core.job import Job, NamedQueue, Run
+from queuectld.core.job import Job, NamedQueue, Run, no_jobs
 from queuectld.core.peer import Peer
 from queuectld.core.records import JobEnqueued
 
@@ -184,6 +184,16 @@ def _id(queue: "Queue", job: Job) -> str:
     return queue.state.spec(job).id
 
 
+def job_counts(queue: "Queue", peer: Peer) -> dict[str, int]:
+    """
+    Return how many of the jobs that *peer* sees are in each state.
+    """
+    if peer.admin:
+        return dict(queue.state.counts.items())
+    share = queue.state.shares.by_owner.get(peer.uid)
+    return dict((no_jobs() if share is None else share.counts).items())
+
+
 def worker_views(queue: "Queue", now: int, peer: Peer) -> list[WorkerView]:
     """
     Return every slot, by number.
@@ -193,17 +203,20 @@ def worker_views(queue: "Queue", now: int, peer: Peer) -> list[WorkerView]:
         slot = queue.state.slots.by_number[number]
         job = queue.state.jobs[slot.job] if slot.job else None
         spec = queue.state.spec(job) if job else None
+        seen = spec if job and peer.sees(job) else None
         views.append(
             WorkerView(
                 slot=number,
                 state="draining" if slot.draining else "busy" if job else "idle",
-                job=spec.id if job and spec and peer.sees(job) else None,
+                job=seen.id if seen else None,
                 command=command_text(spec) if job and spec and peer.owns(job) else None,
                 queue=spec.queue if spec else None,
-                pid=queue.state.pids.get(slot.job) if job and peer.sees(job) else None,
+                pid=queue.state.pids.get(slot.job) if seen and slot.job else None,
                 started_at=slot.since_at,
                 uptime_ms=max(now - slot.since_at, 0),
                 job_started_at=job.runs[-1].started_at if job and job.runs else None,
+                number=slot.job if seen else None,
+                user=seen.user if seen else None,
             )
         )
     return views

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from queuectl.protocol import StatusReport
 from queuectl.views import FINISHED_STATES, JOB_STATES, JournalView, ProcessView
 from queuectld.core.peer import Peer
-from queuectld.core.views import worker_views
+from queuectld.core.views import job_counts, worker_views
 
 if TYPE_CHECKING:
     from queuectld.runtime.daemon import Daemon
@@ -58,6 +58,7 @@ def status_report(daemon: "Daemon", call: int, now: int, peer: Peer) -> StatusRe
         queue_count=len(listed),
         paused_queues=sorted(queue.name for queue in listed if queue.paused),
         notes=notes(daemon),
+        seen_jobs=job_counts(daemon.queue, peer),
     )
 
 

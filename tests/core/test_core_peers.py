@@ -31,9 +31,11 @@ from queuectl.protocol import (
 )
 from queuectld.core.effects import StartRun
 from queuectld.core.peer import Peer
+from queuectld.core.views import job_counts
 
 ALICE = Peer(1001, "alice")
 BOB = Peer(1002, "bob")
+CAROL = Peer(1003, "carol")
 ROOT = Peer(0, "root", admin=True)
 
 
@@ -153,12 +155,32 @@ def test_an_admin_manages_all_but_reads_no_commands(talk: Conversation) -> None:
 
 def test_workers_show_others_jobs_as_busy_slots_only(talk: Conversation) -> None:
     """
-    That a slot is taken is everybody's business; by what is not.
+    That a slot is taken is everybody's business; by what is not. An admin is told whose job it is
+    and its number, which is what an admin calls it.
     """
-    enqueue(talk, ALICE, command="echo secret")
-    for peer, shown in ((ALICE, ("1", "echo secret")), (BOB, (None, None)), (ROOT, ("1", None))):
+    enqueue(talk, ALICE, id="report", command="echo secret")
+    for peer, shown in (
+        (ALICE, ("report", 1, "alice", "echo secret")),
+        (BOB, (None, None, None, None)),
+        (ROOT, ("report", 1, "alice", None)),
+    ):
         (worker,) = talk.request(ListWorkers(), peer).workers
-        assert (worker.state, (worker.job, worker.command)) == ("busy", shown)
+        assert "busy" == worker.state
+        assert shown == (worker.job, worker.number, worker.user, worker.command)
+
+
+def test_counts_are_of_the_jobs_that_one_sees(talk: Conversation) -> None:
+    """
+    One's own; an admin's are all; of who has none there are zeros.
+    """
+    for peer in (ALICE, BOB, BOB):
+        enqueue(talk, peer, hold=True)
+    enqueue(talk, ALICE)
+    seen = [
+        (counts["held"], counts["processing"], sum(counts.values()))
+        for counts in (job_counts(talk.queue, each) for each in (ALICE, BOB, ROOT, CAROL))
+    ]
+    assert [(1, 1, 2), (2, 0, 2), (3, 1, 4), (0, 0, 0)] == seen
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ import httpx
 import pytest
 from daemon_process import DaemonProcess
 from gateway_process import GatewayProcess
+from msgspec.structs import replace
 
-from queuectl.protocol import Config, GetConfig, JobSpec, ListQueues, Queues
-from queuectl.views import SettingValue
+from queuectl.protocol import Config, GetConfig, JobSpec, ListQueues, Queues, StatusReport
+from queuectl.views import JournalView, ProcessView, SettingValue
+from queuectl.web.pages_rendering import with_seen_counts
 
 PAGES = (
     "/",
@@ -287,3 +289,38 @@ def test_the_theme_is_kept(browser: httpx.Client) -> None:
     assert ("/queues", True) == (answer.url.path, 'data-theme="dark"' in answer.text)
     submit(browser, "/theme", theme="auto")
     assert "data-theme" not in browser.get("/").text
+
+
+@pytest.mark.parametrize(("path", "count"), [("/workers", 3), ("/queues", 1), ("/settings", 10)])
+def test_controls_are_shown_to_who_may_use_them(
+    gateway: GatewayProcess, path: str, count: int
+) -> None:
+    """
+    Nobody is asked to try what will be refused: who may not change a page's things sees them only.
+    """
+    controls = f'action="{path}'
+    manager, looker = gateway.token_client(), gateway.token_client("read")
+    assert count <= manager.get(path).text.count(controls)
+    page = looker.get(path).text
+    assert (0, 1) == (page.count(controls), page.count("lacks the scope manage"))
+
+
+def test_pages_count_the_jobs_that_one_sees() -> None:
+    """
+    A count next to a list is of what is in that list. An older daemon counts all jobs only.
+    """
+    process = ProcessView(pid=1, version="1", started_at=0, uptime_ms=0)
+    report = StatusReport(
+        daemon=process,
+        runner=None,
+        jobs={"held": 4, "dead": 3},
+        workers=[],
+        dlq=3,
+        journal=JournalView(size_bytes=0, segment_count=1, durability="always", state="ok"),
+        mode="system",
+        state_dir="/",
+        queue_count=0,
+    )
+    assert report == with_seen_counts(report)
+    seen = with_seen_counts(replace(report, seen_jobs={"held": 1, "dead": 0}))
+    assert ({"held": 1, "dead": 0}, 0) == (seen.jobs, seen.dlq)

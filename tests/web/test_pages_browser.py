@@ -218,6 +218,47 @@ def test_one_job(tab: Any, web_daemon: DaemonProcess) -> None:
     tab.locator("#said", has_text=f"Forgot job {job}.").wait_for()
 
 
+def test_an_action_overtakes_a_look(tab: Any, web_daemon: DaemonProcess) -> None:
+    """
+    What a page asks for by itself is let go when something is done: it may be about a job that is
+    forgotten by then.
+    """
+    (job,) = enqueue(web_daemon, "true")
+    web_daemon.wait_for(job, "completed")
+    tab.goto(f"/jobs/{job}")
+    tab.locator("#out-state", has_text="complete").wait_for()
+    looks: list[Any] = []
+    let_go: list[Any] = []
+    tab.route("**/*fragment=main*", lambda route: looks.append(route.request))
+    tab.on("requestfailed", lambda request: let_go.append(request))
+    # Something of it changes, so that the page looks.
+    enqueue(web_daemon, "true")
+    wait_until(lambda: bool(tab.evaluate("1") and looks))
+    tab.get_by_role("button", name="Forget", exact=True).click()
+    tab.get_by_role("button", name="Yes, forget").click()
+    tab.wait_for_url("**/jobs")
+    wait_until(lambda: bool(tab.evaluate("1") and let_go))
+    assert looks == let_go
+    tab.unroute("**/*fragment=main*")
+
+
+def test_a_job_that_others_forget(
+    browser: Any, browser_session: httpx.Client, gateway: GatewayProcess, web_daemon: DaemonProcess
+) -> None:
+    """
+    The page of a job that is forgotten elsewhere says so.
+    """
+    (job,) = enqueue(web_daemon, "true")
+    web_daemon.wait_for(job, "completed")
+    with opened(browser, browser_session, gateway.url, ("status of 404",)) as tab:
+        tab.goto(f"/jobs/{job}")
+        tab.locator("#out-state", has_text="complete").wait_for()
+        with web_daemon.client() as client:
+            client.call(Act(action="prune", select=Selection(ids=[job])), Acted)
+        tab.get_by_role("heading", name="Not found").wait_for()
+        assert f"no job '{job}'" in tab.locator("#problem").inner_text()
+
+
 def test_dead_letters(tab: Any, web_daemon: DaemonProcess) -> None:
     """
     A job that fails is offered on the first page, and retried from the group of its reason.

@@ -7,7 +7,17 @@ import re
 import pytest
 from markdown_reader import ROOT, Document, code_in, plain
 
-from queuectl.web import arrival, bodies, connections, gateway, link, serving, sessions, throttle
+from queuectl.web import (
+    arrival,
+    bodies,
+    connections,
+    gateway,
+    link,
+    look_feed,
+    serving,
+    sessions,
+    throttle,
+)
 from queuectl.web.guard import REFUSAL_LINE_SECONDS
 
 WEB = Document("docs/web.md")
@@ -46,6 +56,8 @@ def test_limits() -> None:
         f"requests wait for it, up to {link.RECONNECT_SECONDS_MAX:.0f} seconds",
         f"after {sessions.IDLE_SECONDS_MAX / 3600:.0f} hours without a request",
         f"after {sessions.AGE_SECONDS_MAX / 86_400:.0f} days",
+        f"{look_feed.TURN_SECONDS * 1000:.0f} ms after the one before",
+        f"more than {look_feed.GAP_SECONDS / look_feed.TURN_SECONDS:.0f} pages of one account",
     ],
 )
 def test_figures_in_sentences(words: str) -> None:

@@ -1,7 +1,7 @@
 // Forms: asking before something is destroyed, sending without leaving the page, copying, and lists
 // that follow their filter while it is typed.
 
-import { csrf, load, main, put, say, show, warn } from "./page.js";
+import { act, csrf, load, main, put, say, show, warn } from "./page.js";
 
 let asking = null;
 
@@ -19,11 +19,9 @@ async function send(form, button, confirmed) {
   const token = csrf();
   try {
     // Not form.action: that is a button which is called so.
-    const answer = await load(form.getAttribute("action"), {
-      method: "POST",
-      body: fields,
-      headers: token ? { "X-CSRF-Token": token } : {},
-    });
+    const path = form.getAttribute("action");
+    const headers = token ? { "X-CSRF-Token": token } : {};
+    const answer = await act(() => load(path, { method: "POST", body: fields, headers }));
     if (!answer) return;
     const { found, response } = answer;
     show(found, response.redirected ? response.url : location.href);
@@ -56,7 +54,7 @@ async function filter(form) {
   for (const [name, value] of new FormData(form)) if (value && !(name === "order" && value === "newest")) fields.append(name, value);
   const query = fields.toString();
   const path = form.getAttribute("action") + (query ? `?${query}` : "");
-  const answer = await load(path);
+  const answer = await act(() => load(path));
   if (!answer) return;
   history.replaceState(null, "", path);
   put(answer.found);

@@ -6,7 +6,7 @@
 // range that the answer lacks are gone.
 
 import { morph } from "./morph.js";
-import { fragmentOf, load } from "./page.js";
+import { fragmentOf, look } from "./page.js";
 
 const PAGE = 50; // rows that the server shows at first
 const APPENDED = 200; // rows fetched at once after them
@@ -17,7 +17,7 @@ let loading = false;
 let anchor = null;
 
 async function fetchRows(url) {
-  const answer = await load(url);
+  const answer = await look(url);
   if (!answer?.response.ok) return null;
   const table = answer.found.querySelector("table");
   const before = table.dataset.before ? Number(table.dataset.before) : null;

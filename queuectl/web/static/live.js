@@ -1,17 +1,17 @@
-// Keeping the page true: queue events say that something changed, and then the page is asked for
-// anew and put in place. At most once a second, less often if the answers take long, and only while
-// the page is seen. Without events (an old proxy, too many streams) it looks every few seconds.
+// Keeping the page true: the gateway tells when to look, and then the page is asked for anew and put
+// in place. At most once a second, less often if the answers take long, and only while the page is
+// seen. Without being told (an old proxy, too many streams) it looks every few seconds.
 
 import { refreshRows } from "./list.js";
-import { fragmentOf, load, put, say } from "./page.js";
+import { fragmentOf, look, put, say } from "./page.js";
 
-const EVENTS = "/api/v1/events";
-const GAP = 1000; // between two looks
-const IDLE = 15000; // after so long without an event one looks all the same
+const LOOKS = "/looks";
+const GAP = 1000; // from one look to the next
+const IDLE = 15000; // after so long without being told one looks all the same
 const POLL = 5000;
 
 let source = null;
-let last = 0;
+let began = 0; // the last look
 let timer = 0;
 let busy = false;
 let again = false;
@@ -27,18 +27,18 @@ function state(word, text) {
 function schedule(wait) {
   if (document.hidden || (timer && wait >= GAP)) return;
   clearTimeout(timer);
-  const soonest = last + Math.max(GAP, took * 4) - Date.now();
-  timer = setTimeout(look, Math.max(wait, soonest, 0));
+  const soonest = began + Math.max(GAP, took * 5) - Date.now();
+  timer = setTimeout(turn, Math.max(wait, soonest, 0));
 }
 
-async function look() {
+async function turn() {
   timer = 0;
   if (busy) {
     again = true;
     return;
   }
   busy = true;
-  const start = Date.now();
+  began = Date.now();
   try {
     await refresh();
     if (source?.readyState === EventSource.OPEN) state("live", "Live");
@@ -47,8 +47,7 @@ async function look() {
     state("lost", "Not connected");
     say("The connection to the gateway is lost.");
   }
-  last = Date.now();
-  took = last - start;
+  took = Date.now() - began;
   busy = false;
   const next = again ? GAP : source?.readyState === EventSource.OPEN ? IDLE : POLL;
   again = false;
@@ -67,9 +66,11 @@ export async function refresh() {
     return;
   }
   if (await refreshRows()) return;
-  const answer = await load(fragmentOf(location.href, "main"));
-  if (answer?.response.ok) keepSaid(answer.found);
-  else if (answer) throw new Error("not served");
+  const answer = await look(fragmentOf(location.href, "main"));
+  if (!answer) return;
+  // What is gone or no longer permitted is shown as that; with no daemon the page stays as it was.
+  if (answer.response.status >= 500) throw new Error("not served");
+  keepSaid(answer.found);
 }
 
 // What was said about the last action stays until the next page.
@@ -84,12 +85,12 @@ function keepSaid(found) {
 
 function listen() {
   if (source || document.hidden) return;
-  source = new EventSource(EVENTS);
+  source = new EventSource(LOOKS);
   source.onopen = () => (state("live", "Live"), schedule(0));
   source.onerror = () => {
     if (source?.readyState === EventSource.CLOSED) hush();
   };
-  for (const name of ["changed", "missed"]) source.addEventListener(name, () => schedule(0));
+  source.addEventListener("look", () => schedule(0));
 }
 
 function hush() {

@@ -3,6 +3,8 @@
 import { morph } from "./morph.js";
 
 const parser = new DOMParser();
+let looks = new AbortController();
+let acting = 0;
 
 export const main = () => document.getElementById("main");
 export const csrf = () => document.querySelector("input[name=csrf_token]")?.value ?? "";
@@ -22,6 +24,30 @@ export async function load(path, options = {}) {
   }
   const found = parser.parseFromString(await response.text(), "text/html");
   return { found, response };
+}
+
+// Loads what nobody asked for by hand. Null, too, once an action is under way: what it changes may no
+// longer be there to be shown, and its answer is newer.
+export async function look(path) {
+  if (acting) return null;
+  try {
+    return await load(path, { signal: looks.signal });
+  } catch (error) {
+    if (error.name === "AbortError") return null;
+    throw error;
+  }
+}
+
+// Runs an action, with no look before it is over.
+export async function act(action) {
+  acting += 1;
+  looks.abort();
+  looks = new AbortController();
+  try {
+    return await action();
+  } finally {
+    acting -= 1;
+  }
 }
 
 export function fragmentOf(path, name) {
