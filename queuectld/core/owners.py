@@ -53,7 +53,7 @@ def _directory(account: Account) -> str:
     return account.home if account.home.startswith("/") else "/"
 
 
-class Environments(Struct):
+class Environments(Struct, gc=False):
     """
     The variables that the jobs of one request share: the submitter's, and what is left of them for
     other accounts, each of which has its own.

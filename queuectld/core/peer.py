@@ -40,7 +40,7 @@ class Peer(Struct, frozen=True):
 EVERYBODY = Peer(None, admin=True)
 
 
-class Owner(Struct, frozen=True):
+class Owner(Struct, frozen=True, gc=False):
     """
     Whose a new job is. `home` is the directory of an account that is not the submitter's own; None:
     it is.

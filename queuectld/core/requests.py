@@ -65,6 +65,8 @@ from queuectld.core.watching import watch
 if TYPE_CHECKING:
     from queuectld.core.queue import Queue
 
+_NO_NAMES: frozenset[str] = frozenset()
+
 
 def answer(queue: "Queue", client: int, request: Any, now: int) -> None:
     """
@@ -143,9 +145,9 @@ def _admit_all(
     made: list[tuple[JobEnqueued, Stored]] = []
     ids: list[str | None] = []
     errors: list[JobError] = []
-    batch_names: set[str] = set()
+    batch_names = _NO_NAMES
     if len(request.jobs) > 1:
-        batch_names = {spec.id for spec in request.jobs if spec.id is not None}
+        batch_names = frozenset(spec.id for spec in request.jobs if spec.id is not None)
     names: set[tuple[int | None, str]] = set()
     state = queue.state
     queues = state.queues
@@ -182,7 +184,7 @@ def _admit_all(
 
 
 def _free_number(
-    queue: "Queue", owner: Owner, spec: JobSpec, number: int, batch_names: set[str]
+    queue: "Queue", owner: Owner, spec: JobSpec, number: int, batch_names: frozenset[str]
 ) -> int:
     """
     Return the first number from *number* on that, as an id, means no other job to those who are

@@ -13,13 +13,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
 from queuectl.protocol import DEFAULT_QUEUE
 from queuectl.settings import SETTINGS, check
 from queuectl.views import FINISHED_STATES, JOB_STATES, JobState, SettingValue
-from queuectld.core.job import Job, Made, NamedQueue, Run, Stop, no_jobs
+from queuectld.core.job import Environment, Job, Made, NamedQueue, Run, Stop, no_jobs
 from queuectld.core.limits import Slots
 from queuectld.core.peer import name_key
 from queuectld.core.records import (
@@ -57,16 +56,6 @@ _decode_env = Decoder(dict[str, str]).decode
 _encode_env = Encoder(order="sorted").encode
 
 
-class Environment(Struct):
-    """
-    Variables that `jobs` jobs of one account share.
-    """
-
-    packed: bytes
-    owner: int | None
-    jobs: int = 0
-
-
 class State:
     """
     The jobs and every index over them.
@@ -79,7 +68,7 @@ class State:
         #: The jobs whose submitter gave an id, by name_key().
         self.by_name: dict[str, int] = {}
         self.queues: dict[str, NamedQueue] = {}
-        self.shares = Shares()
+        self.shares = Shares(self.is_ready)
         #: For every state but pending (those are in the lines, see shares.py): the jobs in it.
         self.members: dict[JobState, dict[int, None]] = {
             state: {} for state in JOB_STATES if state != "pending"
@@ -170,9 +159,7 @@ class State:
         """
         How many jobs are in each state.
         """
-        counts = no_jobs()
-        for state, members in self.members.items():
-            counts[state] = len(members)
+        counts = no_jobs() | {state: len(members) for state, members in self.members.items()}
         counts["pending"] = len(self.jobs) - sum(counts.values())
         return counts
 
@@ -187,7 +174,7 @@ class State:
         """
         Return the pending job that is to start now, and count the turn: see shares.py.
         """
-        number = self.shares.take_turn(self.is_ready, self.setting)
+        number = self.shares.take_turn(self.setting)
         return None if number is None else self.jobs[number]
 
     def newest_first(self, before: int | None = None) -> Iterator[Job]:
@@ -323,7 +310,7 @@ class State:
         queue.counts_of[job.owner][state] += 1
         share.counts[state] += 1
         if state == "pending":
-            self.shares.join(share, queue, job.priority, number, self.is_ready)
+            self.shares.join(share, queue, job.priority, number)
             return
         self.members[state][number] = None
         if state in FINISHED_STATES:
