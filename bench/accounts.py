@@ -45,6 +45,8 @@ def measure(place: Place) -> list[Row]:
         system.client() as other_admin,
         system.member() as other,
     ):
+        for service in (own, system):
+            service.spread_output(queued_count + 2 * place.rounds * count)
         for queued in ("none queued", f"{queued_count:,} queued"):
             ours, peer = take_turns(
                 place.rounds,

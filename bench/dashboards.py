@@ -21,12 +21,11 @@ from statistics import median, quantiles
 from typing import NoReturn, Self
 from urllib.parse import urlsplit
 
-from bench.live import gateway
 from bench.rows import Row, Target
+from bench.servers import Gateway
 from bench.service import Place, Service, rss_bytes
 from queuectl.client import Client
 from queuectl.protocol import JobSpec
-from queuectl.tokens import CreateToken, TokenCreated
 
 DASHBOARDS = 100
 ENQUEUES = 2_000
@@ -49,15 +48,15 @@ def measure(place: Place) -> list[Row]:
     with (
         Service(place, slots=0) as service,
         service.client() as client,
-        gateway(service) as (url, pid),
+        Gateway(service, "read") as gateway,
     ):
-        token = client.call(CreateToken(scopes=["read"]), TokenCreated).text
+        url, token = gateway.url, gateway.token
         weight = asyncio.run(_page_bytes(url, token))
         for _ in range(place.rounds):
             alone = _p99_ms(client, enqueues)
             with _dashboards(url, token, count):
                 rounds.append((_p99_ms(client, enqueues), alone))
-                memory = rss_bytes(pid)
+                memory = rss_bytes(gateway.pid)
     ours, alone = map(median, zip(*rounds, strict=True))
     name = f"enqueue with {count} dashboards, p99"
     return [

@@ -5,12 +5,10 @@ on the output of the same program. And what those who look cost the daemon.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from statistics import median, quantiles
@@ -18,10 +16,10 @@ from statistics import median, quantiles
 from websockets.sync.client import connect
 
 from bench.rows import Row, Target
-from bench.service import ROOT, Place, Service
+from bench.servers import Gateway
+from bench.service import Place, Service
 from queuectl.client import Client
 from queuectl.protocol import Act, Acted, JobSpec, Selection
-from queuectl.tokens import CreateToken, TokenCreated
 
 LINES = 400
 # Between two lines: in no step with anything that looks at times of its own.
@@ -50,14 +48,13 @@ def measure(place: Place) -> list[Row]:
     with (
         Service(place, slots=jobs) as service,
         service.client() as client,
-        gateway(service) as (url, _),
+        Gateway(service, "read") as gateway,
     ):
-        token = client.call(CreateToken(scopes=["read"]), TokenCreated).text
         for _ in range(place.rounds):
-            ours = _by_socket(client, url, token, program)
+            ours = _by_socket(client, gateway, program)
             theirs = _by_tail(place.folder("tail") / "out", program, lines)
             rounds.append((_p99(ours), _p99(theirs), median(ours), median(theirs)))
-        quiet = _quiet_share(service, client, url, token, jobs)
+        quiet = _quiet_share(service, client, gateway, jobs)
     p99, tail_p99, middle, tail_middle = map(median, zip(*rounds, strict=True))
     return [
         Row("a line to a WebSocket, p99", p99, "ms", tail_p99, "tail -f", Target("<=", 50)),
@@ -70,13 +67,13 @@ def _p99(values: list[float]) -> float:
     return quantiles(values, n=100)[98]
 
 
-def _by_socket(client: Client, url: str, token: str, program: list[str]) -> list[float]:
+def _by_socket(client: Client, gateway: Gateway, program: list[str]) -> list[float]:
     """
     Return how many ms each line of a job's output took to a WebSocket.
     """
     (job_id,) = client.enqueue([JobSpec(argv=program)], cwd="/").ids
     found: list[float] = []
-    with _socket(url, job_id, token) as socket:
+    with _socket(gateway, job_id) as socket:
         for text in socket:
             now_ns = time.monotonic_ns()
             message = json.loads(text)
@@ -86,9 +83,10 @@ def _by_socket(client: Client, url: str, token: str, program: list[str]) -> list
     return found
 
 
-def _socket(url: str, job_id: str | None, token: str) -> connect:
-    address = f"{url}/api/v1/jobs/{job_id}/output/socket".replace("http", "ws", 1)
-    return connect(address, additional_headers={"Authorization": f"Bearer {token}"}, proxy=None)
+def _socket(gateway: Gateway, job_id: str | None) -> connect:
+    address = f"{gateway.url}/api/v1/jobs/{job_id}/output/socket".replace("http", "ws", 1)
+    headers = {"Authorization": f"Bearer {gateway.token}"}
+    return connect(address, additional_headers=headers, proxy=None)
 
 
 def _by_tail(out: Path, program: list[str], lines: int) -> list[float]:
@@ -108,7 +106,7 @@ def _by_tail(out: Path, program: list[str], lines: int) -> list[float]:
     return found
 
 
-def _quiet_share(service: Service, client: Client, url: str, token: str, count: int) -> float:
+def _quiet_share(service: Service, client: Client, gateway: Gateway, count: int) -> float:
     """
     Return the daemon's share of a processor, in percent, while *count* jobs are looked at.
     """
@@ -117,30 +115,9 @@ def _quiet_share(service: Service, client: Client, url: str, token: str, count: 
     try:
         with ExitStack() as looks:
             for job_id in ids:
-                looks.enter_context(_socket(url, job_id, token)).recv()
+                looks.enter_context(_socket(gateway, job_id)).recv()
             before_s, began_s = service.processor_s, time.monotonic()
             time.sleep(QUIET_S)
             return (service.processor_s - before_s) / (time.monotonic() - began_s) * 100
     finally:
         client.call(Act(action="cancel", select=Selection(ids=ids)), Acted)
-
-
-@contextmanager
-def gateway(service: Service) -> Iterator[tuple[str, int]]:
-    """
-    Run a gateway in front of *service*; yield its address and its pid.
-    """
-    command = [sys.executable, "-P", "-m", "queuectl", "--socket", service.socket, "--jsonl"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [*command, "web", "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
-    with process:
-        try:
-            assert process.stdout is not None
-            yield json.loads(process.stdout.readline())["url"], process.pid
-        finally:
-            process.terminate()

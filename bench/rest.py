@@ -6,18 +6,13 @@ process of its own as the gateway is: what is on top of that is who asks, the da
 """
 
 import contextlib
-import json
-import os
 import selectors
 import socket
-import subprocess
-import sys
 import time
-from typing import Self
 
 from bench.rows import Row, Target, take_turns
-from bench.service import PATIENCE_S, ROOT, Place, Service
-from queuectl.tokens import CreateToken, TokenCreated
+from bench.servers import BareRoute, Gateway, Server
+from bench.service import Place, Service
 
 #: Connections, each with a request under way: so many that nobody waits for a sync with idle hands.
 CONNECTIONS = 64
@@ -33,7 +28,11 @@ def measure(place: Place) -> list[Row]:
     count, batches = place.count(4_000), max(place.count(10), 1)
     batch_jobs = min(BATCH_JOBS, place.count(BATCH_JOBS))
     batch = b"[" + b",".join([_ONE] * batch_jobs) + b"]"
-    with Service(place, slots=0) as service, Gateway(service) as gateway, BareRoute() as bare:
+    with (
+        Service(place, slots=0) as service,
+        Gateway(service, "submit") as gateway,
+        BareRoute() as bare,
+    ):
         for server in (gateway, bare):
             requests_per_s(server, _ONE, CONNECTIONS * 4, CONNECTIONS)
         ours, peer = take_turns(
@@ -52,56 +51,6 @@ def measure(place: Place) -> list[Row]:
         Row(name, ours, "/s", peer, "bare route", Target(">=", 0.5, "ratio")),
         Row(many, bulk, "jobs/s", decoded, "bare route", Target(">=", 50_000)),
     ]
-
-
-class Server:
-    """
-    A process that serves HTTP at a port of this host and prints the port, or a document with it.
-    """
-
-    def __init__(self, *command: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", *command],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        self.said = self._process.stdout.readline()
-        self.port = 0
-        self.headers = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.communicate(timeout=PATIENCE_S)
-
-
-class Gateway(Server):
-    """
-    A gateway of this checkout in front of *service*, and a token for it.
-    """
-
-    def __init__(self, service: Service) -> None:
-        super().__init__("queuectl", "--socket", service.socket, "--jsonl", "web", "--port", "0")
-        self.port = int(json.loads(self.said)["url"].rpartition(":")[2])
-        with service.client() as client:
-            token = client.call(CreateToken(scopes=["submit"]), TokenCreated).text
-        self.headers = f"Authorization: Bearer {token}\r\n"
-
-
-class BareRoute(Server):
-    """
-    The process of bare_route.py.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("bench.bare_route")
-        self.port = int(self.said)
 
 
 def requests_per_s(server: Server, body: bytes, count: int, connections: int) -> float:

@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable
 from urllib.request import Request, urlopen
 
-from bench.live import gateway
 from bench.rows import Row, Target, take_turns
+from bench.servers import Gateway
 from bench.service import Place, Service
 from queuectl.client import Client
 from queuectl.measures import GetHistory, GetMetrics, History, Metrics
 from queuectl.protocol import QUEUES_MAX, JobSpec, Message
-from queuectl.tokens import CreateToken, TokenCreated
 
 # Of a daemon that is asked nothing else; a scraper comes every 15 s or so.
 ASKED_MS_MAX = 10
@@ -41,8 +40,8 @@ def measure(place: Place) -> list[Row]:
                 ("history_get", (GetHistory(), History)),
             )
         ]
-        with gateway(small) as (few_url, _), gateway(large) as (many_url, _):
-            scraped = take_turns(rounds, _scraping_ms(many_url, many), _scraping_ms(few_url, few))
+        with Gateway(small, "read") as few_web, Gateway(large, "read") as many_web:
+            scraped = take_turns(rounds, _scraping_ms(many_web), _scraping_ms(few_web))
     target = Target("<=", ASKED_MS_MAX)
     what = f"{queue_count + 1:,} queues"
     rows = [Row(f"{name}, {what}", *_of(pair), target) for name, *pair in asked]
@@ -63,9 +62,9 @@ def _asking_ms(client: Client, request: Message, response: type[Message]) -> Cal
     return ask_ms
 
 
-def _scraping_ms(url: str, client: Client) -> Callable[[], float]:
-    token = client.call(CreateToken(scopes=["read"]), TokenCreated).text
-    request = Request(f"{url}/metrics", headers={"Authorization": f"Bearer {token}"})
+def _scraping_ms(gateway: Gateway) -> Callable[[], float]:
+    headers = {"Authorization": f"Bearer {gateway.token}"}
+    request = Request(f"{gateway.url}/metrics", headers=headers)
 
     def scrape_ms() -> float:
         begin = time.monotonic()

@@ -5,6 +5,7 @@ else can be hit.
 """
 
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -19,6 +20,7 @@ from typing import Self
 
 from queuectl.client import Client
 from queuectl.protocol import StartWorkers, Status, StatusReport, StopWorkers, Workers
+from queuectld.runtime.output import OutputStore
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is given to anything that should start or end by itself.
@@ -138,6 +140,21 @@ class Service:
         The directory of the journal.
         """
         return str(self.folder / "q" / "journal")
+
+    def spread_output(self, job_count: int) -> None:
+        """
+        Make the folders for the output of the first *job_count* jobs, each at a place of its own.
+
+        ext4 places a folder by its name, and every new queue begins with folder 0: it would lie
+        where those of the runs before were deleted, which costs time (README, "What to know when
+        reading it"). A queue in use is never there, since its numbers go on.
+        """
+        store = OutputStore(str(self.folder / "q" / "output"))
+        paths = (store.path(number, 1) for number in range(1, job_count + 1))
+        for folder in {os.path.dirname(path) for path in paths}:
+            anywhere = f"{folder}-{secrets.token_hex(8)}"
+            os.mkdir(anywhere, mode=0o700)
+            os.rename(anywhere, folder)
 
     def start(self) -> None:
         """

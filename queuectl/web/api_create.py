@@ -65,8 +65,8 @@ async def _read_documents(call: Call) -> tuple[list[Any], bool]:
     Return the jobs of the body, and whether it is a single object. Raises UsageError.
     """
     data = await call.body()
-    given = call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given == NDJSON:
+    given = call.header("content-type") or ""
+    if given.partition(";")[0].strip().lower() == NDJSON:
         documents = _lines(data)
     else:
         document = decode_json(data)
@@ -125,7 +125,7 @@ def _request_id(call: Call) -> str:
     """
     Return what makes a request that is sent again the same one.
     """
-    key = call.request.headers.get("idempotency-key")
+    key = call.header("idempotency-key")
     if key is None:
         return os.urandom(16).hex()
     if key[:1] == key[-1:] == '"':

@@ -35,7 +35,7 @@ async def show(call: Call) -> Response:
     Answer with what an attempt wrote.
     """
     query = call.query
-    asked = _RANGE.fullmatch(call.request.headers.get("range", "").replace(" ", ""))
+    asked = _RANGE.fullmatch((call.header("range") or "").replace(" ", ""))
     if asked is not None and not {"offset", "tail"} & query.keys():
         last = int(asked[2]) if asked[2] else None
         if last is None or int(asked[1]) <= last:  # Else it is no range, and to be ignored.

@@ -110,36 +110,35 @@ def is_form(arrival: Arrival) -> bool:
     return given == FORM_TYPE and not arrival.path.startswith("/api/")
 
 
-async def read_body(receive: Receive, bytes_max: int) -> bytes:
+async def read_body(receive: Receive, bytes_max: int, *, arrived: bool) -> bytes:
     """
-    Return the whole body, of *bytes_max* at most. Raises Refusal, ClientGone.
+    Return the whole body, of *bytes_max* at most. One that has *arrived* is not waited for, others
+    BODY_SECONDS_MAX. Raises Refusal, ClientGone.
     """
     if not bytes_max:
         return b""
-    body = bytearray()
+    if arrived:  # As most have: a timer for each would cost more than the rest of this.
+        return await _collect(receive, bytes_max)
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                body += message.get("body", b"")
-                if len(body) > bytes_max:
-                    raise Refusal(
-                        413,
-                        "usage",
-                        f"the body is over the limit of {bytes_max} bytes",
-                        _CLOSE,
-                    )
-                if not message.get("more_body", False):
-                    return bytes(body)
+            return await _collect(receive, bytes_max)
     except TimeoutError:
-        raise Refusal(
-            408,
-            "timed_out",
-            f"the body did not arrive within {BODY_SECONDS_MAX:.0f} seconds",
-            _CLOSE,
-        ) from None
+        late = f"the body did not arrive within {BODY_SECONDS_MAX:.0f} seconds"
+        raise Refusal(408, "timed_out", late, _CLOSE) from None
+
+
+async def _collect(receive: Receive, bytes_max: int) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > bytes_max:
+            long = f"the body is over the limit of {bytes_max} bytes"
+            raise Refusal(413, "usage", long, _CLOSE)
+        if not message.get("more_body", False):
+            return bytes(body)
 
 
 class ClientGone(Exception):

@@ -8,6 +8,9 @@ many, since beyond a number those count as strangers too.
 
 A connection has its place, and its time, before TLS begins on it: a stranger who stays silent in
 the handshake is a stranger like any other.
+
+Nothing is answered over a connection, by whomever, without the headers of strictness.py: they are
+added to the bytes that leave.
 """
 
 import asyncio
@@ -19,8 +22,11 @@ import h11
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Response
+from websockets.server import ServerProtocol
 
-from queuectl.web.strictness import STRICT
+from queuectl.web.arrival import HEAD_BYTES_MAX
+from queuectl.web.strictness import UNSTORED, strict_headers
 
 #: Connections at once.
 CONNECTIONS_MAX = 2_000
@@ -81,6 +87,61 @@ class Connections:
                 del self._known_counts[connection.uid]
 
 
+class _Http(h11.Connection):
+    """
+    The HTTP of one connection: what was asked for comes in as events, answers go out as bytes.
+
+    An answer of known length is one piece, head and body: two would be two calls of the system, and
+    would wake its reader twice.
+    """
+
+    def __init__(self, strict: dict[str, str]) -> None:
+        super().__init__(h11.SERVER, HEAD_BYTES_MAX)
+        # As bytes, past h11, which would check each of them for each answer.
+        self._strict = _lines(strict)
+        self._strict_unstored = _lines(strict | UNSTORED)
+        #: The head of an answer whose body is next.
+        self._head = b""
+
+    def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]
+        """
+        Return what is to be written for *event*; None for the end of the connection.
+        """
+        data = super().send(event)
+        if type(event) is h11.Response:
+            assert data is not None
+            stored = b"\r\ncache-control:" in data
+            data = data[:-2] + (self._strict if stored else self._strict_unstored) + b"\r\n"
+            if b"\r\ncontent-length:" in data:
+                self._head = data
+                return b""
+        elif self._head and data is not None:
+            data, self._head = self._head + data, b""
+        return data
+
+
+def _lines(headers: dict[str, str]) -> bytes:
+    return "".join(f"{name.lower()}: {value}\r\n" for name, value in headers.items()).encode()
+
+
+class _WebSocket(ServerProtocol):
+    """
+    The protocol of one WebSocket. What is no handshake, and what is refused, is answered in HTTP.
+    """
+
+    def __init__(self, strict: dict[str, str], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._strict = strict
+
+    def send_response(self, response: Response) -> None:
+        """
+        Answer the handshake.
+        """
+        if response.status_code != 101:
+            response.headers.update(self._strict | UNSTORED)
+        super().send_response(response)
+
+
 class Connection(H11Protocol):
     """
     One connection, until it becomes a WebSocket's; with *tls* it begins with that.
@@ -90,6 +151,8 @@ class Connection(H11Protocol):
         self, connections: Connections, tls: ssl.SSLContext | None, **arguments: Any
     ) -> None:
         super().__init__(**arguments)
+        self.strict = strict_headers(tls=tls is not None)
+        self.conn = _Http(self.strict)
         self._tls = tls
         self._handshake: asyncio.Task[None] | None = None
         #: What came with the end of the handshake, before that was told here.
@@ -97,6 +160,10 @@ class Connection(H11Protocol):
         self._places = connections
         #: Whose it is, once that is known.
         self.uid: int | None = None
+        #: When the next head must be whole, in the loop's time; None while no head is expected.
+        self._head_deadline: float | None = None
+        # It runs on while requests are served, and looks at the deadline when it ends: to set one
+        # for each request costs more.
         self._head_timer: asyncio.TimerHandle | None = None
         # Each request's scope, and a WebSocket's, gets a copy of this.
         self.app_state = {**self.app_state, _STATE: self}
@@ -146,21 +213,6 @@ class Connection(H11Protocol):
         super().data_received(data)
         self._expect()
 
-    def send_400_response(self, msg: str) -> None:
-        """
-        Answer what is no HTTP, as strictly as everything else.
-        """
-        body = msg.encode()
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-        headers += [(b"content-length", b"%d" % len(body)), *STRICT]
-        for event in (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-            h11.Data(data=body),
-            h11.EndOfMessage(),
-        ):
-            self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
-
     def on_response_complete(self) -> None:
         """
         Expect the next request.
@@ -191,24 +243,37 @@ class Connection(H11Protocol):
     def _expect(self) -> None:
         served = self.cycle is not None and not self.cycle.response_complete
         if served or self.transport.get_protocol() is not self:
-            self._expect_nothing()
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self._give_up)
+            self._head_deadline = None
+        elif self._head_deadline is None:
+            self._head_deadline = self.loop.time() + HEAD_SECONDS_MAX
+            if self._head_timer is None:
+                self._head_timer = self.loop.call_at(self._head_deadline, self._check_head)
 
     def _expect_nothing(self) -> None:
+        self._head_deadline = None
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _give_up(self) -> None:
+    def _check_head(self) -> None:
         self._head_timer = None
-        self.transport.close()
+        if self._head_deadline is None:
+            return
+        if self._head_deadline <= self.loop.time():
+            self.transport.close()
+        else:
+            self._head_timer = self.loop.call_at(self._head_deadline, self._check_head)
 
 
 class WebSocketConnection(WebSocketsSansIOProtocol):
     """
     What a connection becomes when a WebSocket is opened over it. It keeps the place.
     """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        strict = self.app_state[_STATE].strict
+        self.conn = _WebSocket(strict, max_size=self.config.ws_max_size, logger=self.logger)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """
@@ -225,3 +290,12 @@ def introduce(scope: Scope, uid: int | None) -> None:
     connection = scope.get("state", {}).get(_STATE)
     if connection is not None:
         connection.introduce(uid)
+
+
+def is_whole(scope: Scope) -> bool:
+    """
+    Whether all of a request is here, its body too: reading that waits for nobody.
+    """
+    connection = scope.get("state", {}).get(_STATE)
+    cycle = None if connection is None else connection.cycle
+    return cycle is not None and not cycle.more_body

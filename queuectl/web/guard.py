@@ -10,11 +10,10 @@ Who asks is, in this order:
 - The session cookie: the account that its browser logged in as. What changes something must repeat
   the session's CSRF token, in the header `X-CSRF-Token` or a form's field `csrf_token`.
 - Nobody. A few paths are open to nobody: see OPEN. For the others a browser is sent to log in.
-
-Every answer, refusals included, leaves with the headers that tell browsers to be strict.
 """
 
 import asyncio
+from collections.abc import Iterable
 from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,14 +30,14 @@ from queuectl.web.arrival import (
     check_size,
 )
 from queuectl.web.authentication import identify
-from queuectl.web.connections import introduce
+from queuectl.web.connections import introduce, is_whole
 from queuectl.web.gateway import Gateway, token_id
 from queuectl.web.log import log
 from queuectl.web.refusals import Refusal, answer
 from queuectl.web.rendering import page
 from queuectl.web.sessions import Session
-from queuectl.web.strictness import STRICT, STRICT_TLS
 from queuectl.web.throttle import Allowance
+from queuectl.web.traffic import Traffic
 from queuectl.web.visitor import VISITOR, Visitor
 
 #: Paths that ask nobody who they are: whether the process lives, logging in, and what pages are
@@ -76,14 +75,14 @@ class Guard:
             await self._app(scope, receive, send)
             return
         arrival = Arrival(scope, self._gateway.configuration.scheme)
-        send = _strict(send, self._gateway, scope)
+        said = _Answer(send, scope, self._gateway.traffic)
         try:
             believe(arrival, self._gateway.configuration.proxies)
-            await self._admit(arrival, receive, send)
+            await self._admit(arrival, receive, said)
         except Refusal as refusal:
             if refusal.status != 303:
                 self._log_refusal(refusal, arrival)
-            await _answer(refusal, arrival, receive, send)
+            await _answer(refusal, arrival, receive, said.send)
         except bodies.ClientGone:
             pass
 
@@ -108,7 +107,7 @@ class Guard:
 
     # --- letting through ------------------------------------------------------------------------
 
-    async def _admit(self, arrival: Arrival, receive: Receive, send: Send) -> None:
+    async def _admit(self, arrival: Arrival, receive: Receive, said: "_Answer") -> None:
         """
         Check everything, then let the routes serve it. Raises Refusal, ClientGone.
         """
@@ -127,54 +126,42 @@ class Guard:
         scope["scheme"] = arrival.scheme.replace("http", kind)
         if is_open:
             with self._bodies.room(None, bytes_max):
-                body = await bodies.read_body(receive, bytes_max)
-                await self._app(scope, bodies.replay(body, receive), send)
+                body = await bodies.read_body(receive, bytes_max, arrived=is_whole(scope))
+                await self._app(scope, bodies.replay(body, receive), said.send)
             return
         visitor = scope[VISITOR] = await identify(self._gateway, arrival)
         introduce(scope, visitor.uid)
         arrival.user = visitor.user
         with self._bodies.room(visitor.uid, bytes_max), _Presence(visitor) as presence:
             try:
-                body = await bodies.read_body(receive, bytes_max)
+                body = await bodies.read_body(receive, bytes_max, arrived=is_whole(scope))
                 if visitor.session and arrival.changes:
                     _check_csrf(visitor.session, arrival, body)
-                await self._serve(visitor, arrival, bodies.replay(body, receive), send)
+                await self._serve(visitor, arrival, bodies.replay(body, receive), said)
             except asyncio.CancelledError:
                 if not presence.session_ended():
                     raise
                 raise Refusal(401, "denied", "the session has ended: log in again") from None
 
     async def _serve(
-        self, visitor: Visitor, arrival: Arrival, receive: Receive, send: Send
+        self, visitor: Visitor, arrival: Arrival, receive: Receive, said: "_Answer"
     ) -> None:
         """
         Run the route, and log what it changed.
         """
-        status = 0
-        is_stream = False
-
-        async def watched(message: Message) -> None:
-            nonlocal status, is_stream
-            if message["type"] == "websocket.accept":
-                status = 101
-            elif "status" in message:
-                status = message["status"]
-                is_stream = (b"content-type", EVENTS_TYPE) in message.get("headers", ())
-            await send(message)
-
         try:
-            await self._app(arrival.scope, receive, watched)
+            await self._app(arrival.scope, receive, said.send)
         except asyncio.CancelledError:
             session = visitor.session
-            if not status or session is None or not session.ended:
+            if not said.status or session is None or not session.ended:
                 raise
             # A stream ends. Of any other answer the rest is not sent: the connection breaks off, so
             # that nobody takes it for whole.
-            if status == 101:
+            if said.status == 101:
                 reason = "the session has ended"
-                await send({"type": "websocket.close", "code": POLICY, "reason": reason})
-            elif is_stream:
-                await send({"type": "http.response.body", "body": b""})
+                await said.send({"type": "websocket.close", "code": POLICY, "reason": reason})
+            elif (b"content-type", EVENTS_TYPE) in said.headers:
+                await said.send({"type": "http.response.body", "body": b""})
         finally:
             if arrival.changes:
                 log.info(
@@ -185,7 +172,7 @@ class Guard:
                     address=visitor.address,
                     method="WEBSOCKET" if arrival.is_websocket else arrival.method,
                     path=arrival.path,
-                    status=status or None,
+                    status=said.status or None,
                 )
 
 
@@ -224,27 +211,32 @@ class _Presence:
         return True
 
 
-def _strict(send: Send, gateway: Gateway, scope: Scope) -> Send:
+class _Answer:
     """
-    Return *send*, which adds STRICT_HEADERS to every answer, and counts it.
+    What is said to a request: counted, and remembered as far as it matters how it began.
     """
-    # What is shown to one visitor is for nobody else, and not for later; what pages are made of may
-    # be kept, and is asked for again by its tag.
-    cached = b"no-cache" if scope["path"].startswith("/static/") else b"no-store"
-    added = STRICT_TLS if gateway.configuration.scheme == "https" else STRICT
 
-    async def strict(message: Message) -> None:
-        if message["type"] in ("http.response.start", "websocket.http.response.start"):
-            headers = [*message.get("headers", ()), *added]
-            if not any(name == b"cache-control" for name, _ in headers):
-                headers.append((b"cache-control", cached))
-            message = {**message, "headers": headers}
-            gateway.traffic.answered(scope, message["status"])
-        elif message["type"] == "websocket.accept":
-            gateway.traffic.answered(scope, 101)
-        await send(message)
+    def __init__(self, send: Send, scope: Scope, traffic: Traffic) -> None:
+        self._send = send
+        self._scope = scope
+        self._traffic = traffic
+        #: What it began with; 0 before that, 101 of a WebSocket that was accepted.
+        self.status = 0
+        self.headers: Iterable[tuple[bytes, bytes]] = ()
 
-    return strict
+    async def send(self, message: Message) -> None:
+        """
+        Pass on a message of the application.
+        """
+        if not self.status:
+            if "status" in message:
+                self.status = message["status"]
+                self.headers = message.get("headers", ())
+            elif message["type"] == "websocket.accept":
+                self.status = 101
+            if self.status:
+                self._traffic.answered(self._scope, self.status)
+        await self._send(message)
 
 
 async def _answer(refusal: Refusal, arrival: Arrival, receive: Receive, send: Send) -> None:

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from queuectl.errors import QueuectlError, UsageError, suggestion
 from queuectl.views import JOB_STATES, JobState
+from queuectl.web.arrival import ARRIVAL, RequestHeaders
 from queuectl.web.link import Link
 from queuectl.web.problems import problem, problem_of
 from queuectl.web.visitor import visitor_of
@@ -117,6 +118,13 @@ class Call:
         """
         text: str = self.request.path_params[name]
         return text
+
+    def header(self, name: str) -> str | None:
+        """
+        Return the first value of a header, by its lower-case name.
+        """
+        headers: RequestHeaders = self.request.scope[ARRIVAL].headers
+        return headers.get(name) if name in headers else None
 
     async def body(self) -> bytes:
         """

@@ -27,12 +27,14 @@ SPANS = {
 
 class Series(NamedTuple):
     """
-    One thing drawn: its name, its class in the style sheet, and the drawing.
+    One thing drawn: its name, its class in the style sheet, and the drawing; of a line also the
+    points that have none beside them.
     """
 
     name: str
     look: str
     path: str
+    points: str = ""
 
 
 class Chart(NamedTuple):
@@ -124,8 +126,8 @@ _Pair = tuple[float | None, float | None]
 
 def _times(waits: Sequence[_Pair], runs: Sequence[_Pair], span: str) -> Chart:
     named = (
-        ("Wait p50", "l-accent", [each[0] for each in waits]),
-        ("Wait p95", "l-accent dash", [each[1] for each in waits]),
+        ("Wait p50", "l-pending", [each[0] for each in waits]),
+        ("Wait p95", "l-pending dash", [each[1] for each in waits]),
         ("Run p50", "l-processing", [each[0] for each in runs]),
         ("Run p95", "l-processing dash", [each[1] for each in runs]),
     )
@@ -137,7 +139,7 @@ def _times(waits: Sequence[_Pair], runs: Sequence[_Pair], span: str) -> Chart:
         known = [value for value in values if value is not None]
         if known:
             said.append(f"{name} up to {_words(max(known))}")
-        series.append(Series(name if "p50" in name else "p95", look, _line(values, top_ms)))
+        series.append(Series(name if "p50" in name else "p95", look, *_line(values, top_ms)))
     summary = "; ".join(said) or "nothing ran"
     return Chart(
         title="Wait and run",
@@ -147,23 +149,26 @@ def _times(waits: Sequence[_Pair], runs: Sequence[_Pair], span: str) -> Chart:
     )
 
 
-def _line(values: Sequence[float | None], top: float) -> str:
+def _line(values: Sequence[float | None], top: float) -> tuple[str, str]:
     """
-    Return a path through the values, interrupted where there is none. On a logarithmic scale from
-    1 ms, for spans go from milliseconds to hours.
+    Return a path through the values, interrupted where there is none, and one of the values that
+    stand alone. On a logarithmic scale from 1 ms, for spans go from milliseconds to hours.
     """
     width = WIDTH / len(values)
-    path, pen = "", False
+    line, points = "", ""
+    before = None
     for index, value in enumerate(values):
-        if value is None:
-            pen = False
-            continue
-        share = math.log(max(value, 1)) / math.log(max(top, 2))
-        x, y = (index + 0.5) * width, HEIGHT - share * (HEIGHT - 4)
-        alone = not pen and (index + 1 == len(values) or values[index + 1] is None)
-        path += f"{'L' if pen else 'M'}{x:.5g} {y:.4g}" + ("h1" if alone else "")
-        pen = True
-    return path
+        if value is not None:
+            share = math.log(max(value, 1)) / math.log(max(top, 2))
+            at = f"{(index + 0.5) * width:.5g} {HEIGHT - share * (HEIGHT - 4):.4g}"
+            if before is not None:
+                line += f"L{at}"
+            elif index + 1 < len(values) and values[index + 1] is not None:
+                line += f"M{at}"
+            else:
+                points += f"M{at}h0"
+        before = value
+    return line, points
 
 
 def _quantiles(bounds: Sequence[float], counts: Sequence[int]) -> _Pair:

@@ -19,12 +19,13 @@ from functools import partial
 from typing import Any, cast
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.server import Server
 
 from queuectl.errors import UsageError
 from queuectl.web import log
 from queuectl.web.app import build
-from queuectl.web.arrival import HEAD_BYTES_MAX, hosts_of
+from queuectl.web.arrival import hosts_of
 from queuectl.web.configuration import Configuration, host_in_url
 from queuectl.web.connections import HEAD_SECONDS_MAX, Connection, Connections, WebSocketConnection
 from queuectl.web.gateway import Gateway
@@ -102,7 +103,7 @@ async def _serve(
         announce(url, link)
         notify("READY=1", f"STATUS=Serving {url}")
 
-    server = _Server(_uvicorn_config(gateway), gateway, ready)
+    server = _Server(uvicorn_config(build(gateway), configuration), gateway, ready)
     # What is there now stays to the end: no collection need look at it again.
     gc.collect()
     gc.freeze()
@@ -159,10 +160,12 @@ def notify(*lines: str) -> None:
             pass  # It is not there to listen.
 
 
-def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
-    configuration = gateway.configuration
+def uvicorn_config(app: ASGIApp, configuration: Configuration) -> uvicorn.Config:
+    """
+    Return how uvicorn is to serve *app*. Raises UsageError without a usable certificate.
+    """
     config = uvicorn.Config(
-        build(gateway),
+        app,
         http=cast(Any, partial(Connection, Connections(), _tls_context(configuration))),
         ws=WebSocketConnection,
         ws_max_size=WEBSOCKET_BYTES_MAX,
@@ -176,7 +179,6 @@ def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=HEAD_SECONDS_MAX,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
     )
     config.load()
     return config

@@ -1,6 +1,8 @@
 """
 The headers that tell browsers to be strict with what the gateway answers: nothing runs, loads, is
-framed or is sent on but what is the gateway's own.
+framed or is sent on but what is the gateway's own; and nothing is kept, but what says that it may.
+
+They are added where answers leave; see connections.py.
 """
 
 CONTENT_SECURITY_POLICY = (
@@ -19,9 +21,12 @@ STRICT_HEADERS = {
 }
 #: What a gateway with TLS says to browsers: never come without.
 HSTS = {"Strict-Transport-Security": "max-age=31536000"}
+#: What is shown to one visitor is for nobody else, and not for later.
+UNSTORED = {"Cache-Control": "no-store"}
 
-#: The same as ASGI has them, without TLS and with.
-STRICT = [(name.lower().encode(), value.encode()) for name, value in STRICT_HEADERS.items()]
-STRICT_TLS = [
-    (name.lower().encode(), value.encode()) for name, value in (STRICT_HEADERS | HSTS).items()
-]
+
+def strict_headers(*, tls: bool) -> dict[str, str]:
+    """
+    Return what every answer has, of a gateway with TLS or without.
+    """
+    return STRICT_HEADERS | HSTS if tls else STRICT_HEADERS

@@ -61,6 +61,7 @@ from queuectld.core.retry import backoff_ms
 from queuectld.core.starting import start_run
 from queuectld.core.state import State
 from queuectld.core.tallies import Tallies
+from queuectld.core.timers import earliest
 
 # Timers handled in one turn: 100,000 jobs due at once must not stall requests. The next turn
 # follows at once.
@@ -144,8 +145,7 @@ class Queue:
             return 0
         due = self.state.timers.head(self.state.is_due)
         due_at = None if due is None else due[0]
-        deadlines = due_at, next_expiry(self.state), self.state.tokens.next_expiry()
-        return min((at for at in deadlines if at is not None), default=None)
+        return earliest(due_at, next_expiry(self.state), self.state.tokens.next_expiry())
 
     def validate(self) -> None:
         """

@@ -11,6 +11,7 @@ The invariants between jobs and indices are in invariants.py.
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from msgspec.msgpack import Decoder, Encoder
@@ -51,7 +52,9 @@ TIMED_STATES: frozenset[JobState] = frozenset({"scheduled", "failed", "processin
 #: States that retention ends. Dead jobs stay until somebody says otherwise.
 EXPIRING_STATES: frozenset[JobState] = FINISHED_STATES - {"dead"}
 
-_decode_spec = Decoder(JobEnqueued).decode
+# What happens to a job asks for its spec several times in a row, and two of them take turns: one
+# ends, the next starts. A spec may hold a script, so few are kept.
+_decode_spec = lru_cache(maxsize=8)(Decoder(JobEnqueued).decode)
 _decode_env = Decoder(dict[str, str]).decode
 _encode_env = Encoder(order="sorted").encode
 
@@ -89,8 +92,6 @@ class State:
         self.tokens = TokenTable()
         self.environments: dict[int, Environment] = {}
         self._env_ids: dict[tuple[int | None, bytes], int] = {}
-        #: What spec() decoded last: the body, and what is in it.
-        self._spec_decoded: tuple[bytes, JobEnqueued] | None = None
         #: What env_id() found last: variables, owner, id.
         self._env_found: tuple[dict[str, str], int | None, int] | None = None
         #: Request id -> the jobs it made. Two generations.
@@ -133,11 +134,7 @@ class State:
         """
         Return what was asked for.
         """
-        # What happens to a job asks for this several times in a row.
-        decoded = self._spec_decoded
-        if decoded is None or decoded[0] is not job.spec:
-            decoded = self._spec_decoded = (job.spec, _decode_spec(job.spec))
-        return decoded[1]
+        return _decode_spec(job.spec)
 
     def find(self, text: str, owner: int | None = None) -> Job | None:
         """

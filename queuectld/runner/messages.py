@@ -410,12 +410,12 @@ def unpack_body(body: bytes) -> Body:
     script = body[script_at:]
     if not argv and not script:
         raise BodyError("neither a program nor a script")
-    env = {}
-    for setting in texts[argv_count:-2]:
-        name, equals, value = setting.partition(b"=")
-        if not name or not equals:
-            raise BodyError("an environment setting is not NAME=VALUE")
-        env[name] = value
+    try:
+        env = dict([setting.split(b"=", 1) for setting in texts[argv_count:-2]])
+    except ValueError:
+        raise BodyError("an environment setting has no '='") from None
+    if b"" in env:
+        raise BodyError("an environment setting has no name")
     return Body(cwd, argv, env, script, texts[-2])
 
 

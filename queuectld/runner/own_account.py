@@ -39,4 +39,4 @@ class OwnAccount:
             self._env = {b"PATH": PATH} | ({} if entry is None else variables_of(entry))
             self._until = now + CACHE_MS_MAX
         cwd = directory_of(body.cwd, self._env.get(b"HOME"))
-        return body._replace(cwd=cwd, env={**self._env, **body.env})
+        return Body(cwd, body.argv, {**self._env, **body.env}, body.script, body.user)

@@ -130,8 +130,8 @@ class Runner:
             times.append(self._look_at)
         elif not (len(self._runs) > 0 or self._stay or self._daemon is not None):
             times.append(self._leave_at)
-        next_at = min((at for at in times if at is not None), default=None)
-        return _FOREVER_MS if next_at is None else max(0, next_at - monotonic_ms())
+        due = [at for at in times if at is not None]
+        return max(0, min(due) - monotonic_ms()) if due else _FOREVER_MS
 
     def _handle(self, fd: int, events: int) -> bool:
         if self._daemon is not None and fd == self._daemon.fd:

@@ -37,8 +37,13 @@ class Spawner:
         self.null_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         #: The soft limit of descriptors that jobs get.
         self.nofile, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        #: Every signal, to be at its default in a job.
-        self.signals = [int(signo) for signo in signal.valid_signals()]
+        #: The signals to be put at their default for a job: what this process ignores, its jobs
+        #: would too. What it handles is at its default once a program is executed.
+        self.signals = [
+            int(signo)
+            for signo in signal.valid_signals()
+            if signal.getsignal(signo) is signal.SIG_IGN
+        ]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._account = OwnAccount()
 

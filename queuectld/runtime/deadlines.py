@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from queuectl.protocol import Refused
+from queuectld.core.timers import earliest
 from queuectld.runtime.connection import Connection
 
 # From the connection's begin to a whole hello. Clients say it with their first request.
@@ -132,9 +133,8 @@ class Deadlines:
         """
         Return when the time of a connection is over, the first of all.
         """
-        ends_at = [at for span in self._spans if (at := span.next()) is not None]
-        ends_at += [at for at, _, _ in self._ends[:1]]
-        return min(ends_at, default=None)
+        token_at = self._ends[0][0] if self._ends else None
+        return earliest(token_at, *[span.next() for span in self._spans])
 
     def ended(self, now: int) -> Iterator[Connection]:
         """
@@ -147,6 +147,9 @@ class Deadlines:
         """
         Yield connections whose time is over, with what to tell them; None: they do not listen.
         """
+        at = self.next()
+        if at is None or now < at:
+            return  # Nearly always.
         for connection in self._hello.expire(now):
             message = f"no hello came within {HELLO_MS_MAX // 1000} s; connect again"
             yield connection, Refused(code="idle", message=message)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from queuectld.core.records import Record, RunEnded, RunStarted
+from queuectld.core.timers import earliest
 from queuectld.journal.errors import JournalCorrupt, JournalFull
 from queuectld.runtime.clock import wall_ms
 from queuectld.runtime.forwarding import Forwarding
@@ -58,10 +59,10 @@ class Housekeeping:
         """
         When to call attend() next. It is called anyway when the committer becomes free.
         """
-        times: tuple[int | None, ...] = (self._output_at, self._forwarding.next_deadline())
-        if not self._daemon.committer.busy:
-            times += (self._retry_at, self._seal_at, self._sync_at)
-        return min((time for time in times if time is not None), default=None)
+        at = earliest(self._output_at, self._forwarding.next_deadline())
+        if self._daemon.committer.busy:
+            return at
+        return earliest(at, self._retry_at, self._seal_at, self._sync_at)
 
     def attend(self, now: int) -> None:
         """

@@ -33,6 +33,7 @@ from queuectl.protocol import (
 from queuectl.watching import Changed
 from queuectld.core.admission import excerpt, shorten
 from queuectld.core.peer import Peer
+from queuectld.core.timers import earliest
 from queuectld.runtime.connection import UNANSWERED_MAX, WRITE_BYTES_MAX, Connection
 from queuectld.runtime.deadlines import Deadlines
 from queuectld.runtime.greeting import Greeter
@@ -173,10 +174,7 @@ class Server:
         """
         if self.is_backlogged:
             return 0
-        ends_at = self._deadlines.next()
-        if self._accept_at is None or ends_at is None:
-            return ends_at if self._accept_at is None else self._accept_at
-        return min(ends_at, self._accept_at)
+        return earliest(self._deadlines.next(), self._accept_at)
 
     def attend(self, now: int) -> None:
         """

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from queuectld.core.timers import earliest
 from queuectld.runtime import systemd_protocols
 
 # The line for people changes at most this often.
@@ -104,8 +105,7 @@ class ServiceManager:
         """
         When to call attend(); None: nobody listens, or there is nothing to say.
         """
-        times = (self._status_at, self._beat_at if self._watchdog_ms is not None else None)
-        return min((time for time in times if time is not None), default=None)
+        return earliest(self._status_at, None if self._watchdog_ms is None else self._beat_at)
 
     def attend(self, now: int, *, healthy: bool, status: Callable[[], str]) -> None:
         """

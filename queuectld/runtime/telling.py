@@ -9,6 +9,7 @@ from typing import Any
 from queuectld.core.effects import AwaitJobs, Effect, StreamLogs, TellForgotten, WatchJobs
 from queuectld.core.queue import Queue
 from queuectld.core.records import JobEnqueued, Record
+from queuectld.core.timers import earliest
 from queuectld.runtime.housekeeping import Housekeeping
 from queuectld.runtime.job_log import JobLog
 from queuectld.runtime.output import OutputStore
@@ -84,8 +85,9 @@ class Telling:
         """
         if self._poll_at is None:
             self._poll_at = self._streams.next_deadline(now)
-        deadlines = self._poll_at, self._watchers.next_deadline(), self._job_log.next_deadline()
-        return min((at for at in deadlines if at is not None), default=None)
+        return earliest(
+            self._poll_at, self._watchers.next_deadline(), self._job_log.next_deadline()
+        )
 
     def attend(self, now: int) -> None:
         """

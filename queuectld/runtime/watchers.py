@@ -19,6 +19,7 @@ from queuectld.core.effects import TellForgotten, WatchJobs
 from queuectld.core.job import Job
 from queuectld.core.records import JobForgotten, Record
 from queuectld.core.state import State
+from queuectld.core.timers import earliest
 from queuectld.core.watching import TABLES, change_of, forgotten, state_after
 
 # How often a watcher is sent something at most.
@@ -187,7 +188,7 @@ class Watchers:
         """
         When to call attend(), if anybody is to be sent something.
         """
-        return min((each.sends_at for each in self._watchers if each.has_news), default=None)
+        return earliest(*[each.sends_at for each in self._watchers if each.has_news])
 
     def attend(self, now: int) -> None:
         """

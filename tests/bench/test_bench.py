@@ -21,6 +21,7 @@ FIGURES = {
     "rest": ["POST of one job, 64 connections", "POST of 2 jobs", "bare route"],
     "activation": ["first answer after socket activation, 10 queued", "none queued"],
     "dashboards": ["enqueue with 2 dashboards", "the gateway's memory", "bytes of the first page"],
+    "scrape": ["metrics_get, 2 queues", "history_get, 2 queues", "GET /metrics, 2 queues"],
     "live": ["a line to a WebSocket, p99", "tail -f", "2 quiet jobs looked at"],
 }
 TRUSTED = Path("/var/lib")

@@ -12,7 +12,7 @@ from queuectld.core.limits import Slots
 from queuectld.core.ready import Ready, pack, unpack
 from queuectld.core.records import NUMBER_MAX
 from queuectld.core.retry import backoff_ms
-from queuectld.core.timers import Timers
+from queuectld.core.timers import Timers, earliest
 
 # --- the line -----------------------------------------------------------------------------------
 
@@ -88,6 +88,17 @@ def test_rebuilt_timers_keep_what_is_live() -> None:
     timers.rebuild(lambda at, number: number % 2 == 0)
     assert 50 == len(timers)
     assert (902, 98) == timers.head(lambda *_: True)
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [((), None), ((None, None), None), ((None, 7, 3, None, 5), 3), ((0, None, 2), 0)],
+)
+def test_the_earliest_of_some_times(times: tuple[int | None, ...], expected: int | None) -> None:
+    """
+    None is no time; 0 is one, and means at once.
+    """
+    assert expected == earliest(*times)
 
 
 # --- slots --------------------------------------------------------------------------------------

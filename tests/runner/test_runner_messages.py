@@ -301,6 +301,16 @@ def test_a_user_with_a_zero_byte_is_refused():
         messages.pack_body("/", ["true"], {}, user="alice\0")
 
 
+@pytest.mark.parametrize("setting", [b"LANG", b"=BC2", b"===="])
+def test_a_setting_without_a_name_or_a_sign_is_refused_when_read(setting: bytes):
+    """
+    The runner reads what it could not be told by `pack_body`, and never starts a job with it.
+    """
+    body = messages.pack_body("/", ["true"], {"A": "1", "BC": "2"})
+    with pytest.raises(BodyError):
+        messages.unpack_body(body.replace(b"BC=2", setting))
+
+
 def test_random_bodies_are_read_or_refused(rng: random.Random):
     """
     Whatever the body, reading it ends in a Body or in BodyError, and takes no more room than it.

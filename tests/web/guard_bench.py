@@ -1,11 +1,16 @@
 """
-A guard with a probe behind it: requests go in as the server would hand them over, and what the
-probe does is the test's.
+A guard with a probe behind it. Requests come over a connection, or go in as the server would hand
+them over; what the probe does is the test's.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from daemon_process import DaemonProcess
+from uvicorn.server import ServerState
 
 from queuectl.client import Client
 from queuectl.tokens import CreateToken, TokenCreated
@@ -13,9 +18,18 @@ from queuectl.web.arrival import hosts_of
 from queuectl.web.configuration import configure
 from queuectl.web.gateway import Gateway
 from queuectl.web.guard import Guard
+from queuectl.web.serving import uvicorn_config
 
 PORT = 8642
 ALLOWED = "queue.example.org"
+#: What the probe answers with, and nothing else does.
+PROBED = 226
+HANDSHAKE = [
+    "connection: upgrade",
+    "upgrade: websocket",
+    "sec-websocket-version: 13",
+    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+]
 
 
 class Cell(NamedTuple):
@@ -46,29 +60,43 @@ class Bench:
         with Client(daemon.socket) as client:
             self.token = client.call(CreateToken(scopes=["read"]), TokenCreated).text
 
-    async def probe(self, _scope: Any, _receive: Any, send: Any) -> None:
+    async def probe(self, scope: Any, _receive: Any, send: Any) -> None:
         self.run_count += 1
-        await send({"type": "http.response.start", "status": 299, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
+        kind = "http" if scope["type"] == "http" else "websocket.http"
+        await send({"type": f"{kind}.response.start", "status": PROBED, "headers": []})
+        await send({"type": f"{kind}.response.body", "body": b""})
 
-    async def ask(self, cell: Cell) -> tuple[int, dict[str, str]]:
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[int]:
         """
-        Put a request to the guard; return the answer's status and headers.
+        Serve the guard as the gateway does, at the port that is given.
         """
-        sent: list[Any] = []
+        config = uvicorn_config(self.guard, self.gateway.configuration)
+        make = partial(
+            config.http_protocol_class, config=config, server_state=ServerState(), app_state={}
+        )
+        server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+        async with server:
+            yield server.sockets[0].getsockname()[1]
 
-        async def receive() -> Any:
-            return {"type": "http.request", "body": b"{}", "more_body": False}
+    async def ask(self, port: int, cell: Cell) -> tuple[int, dict[str, str]]:
+        """
+        Send a request; return the answer's status and headers.
+        """
+        method = "GET" if cell.method == "WEBSOCKET" else cell.method
+        headers = [f"{name}: {value}" for name, value in self.headers(cell).items()]
+        headers += HANDSHAKE if cell.method == "WEBSOCKET" else ["connection: close"]
+        head = "\r\n".join([f"{method} /api/v1/jobs HTTP/1.1", *headers, "", ""])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head.encode() + (b"{}" if cell.body else b""))
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+        writer.close()
+        await writer.wait_closed()
+        found = [line.partition(": ") for line in lines if line]
+        assert len(found) == len({name.lower() for name, _, _ in found}), lines
+        return int(first.split()[1]), {name.lower(): value for name, _, value in found}
 
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await self.guard(self.scope(cell), receive, send)
-        start = sent[0]
-        headers = {name.decode().lower(): value.decode() for name, value in start["headers"]}
-        return start["status"], headers
-
-    def scope(self, cell: Cell) -> dict[str, Any]:
+    def headers(self, cell: Cell) -> dict[str, str]:
         headers = {"host": cell.host}
         if cell.origin is not None:
             headers["origin"] = f"http://{cell.host}" if cell.origin == "own" else cell.origin
@@ -84,6 +112,9 @@ class Bench:
             headers["cookie"] = f"a=b; {name}={self.secret}"
             if "CSRF" in cell.sender:
                 headers["x-csrf-token"] = self.session.csrf_token
+        return headers
+
+    def scope(self, cell: Cell) -> dict[str, Any]:
         websocket = cell.method == "WEBSOCKET"
         scope: dict[str, Any] = {
             "type": "websocket" if websocket else "http",
@@ -93,7 +124,9 @@ class Bench:
             "raw_path": b"/api/v1/jobs",
             "query_string": b"",
             "client": ("127.0.0.1", 50_000),
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "headers": [
+                (name.encode(), value.encode()) for name, value in self.headers(cell).items()
+            ],
             "extensions": {"websocket.http.response": {}},
         }
         return scope if websocket else {**scope, "method": cell.method}

@@ -131,7 +131,7 @@ def test_a_form_cannot_be_shared(web_daemon: DaemonProcess) -> None:
     """
     report = web_daemon.status()
     with pytest.raises(UndefinedError, match="csrf_token"):
-        shared_fragment("queues.html", "/queues", report, title="Queues", queues=[])
+        shared_fragment("queues.html", "/queues", report, may_manage=True)
 
 
 def test_a_token_that_is_revoked(web_daemon: DaemonProcess, gateway: GatewayProcess) -> None:

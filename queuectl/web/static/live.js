@@ -88,7 +88,9 @@ function listen() {
   source = new EventSource(LOOKS);
   source.onopen = () => (state("live", "Live"), schedule(0));
   source.onerror = () => {
-    if (source?.readyState === EventSource.CLOSED) hush();
+    if (source?.readyState !== EventSource.CLOSED) return;
+    hush(); // It was refused: perhaps the session has ended, which a look shows.
+    schedule(0);
   };
   source.addEventListener("look", () => schedule(0));
 }
