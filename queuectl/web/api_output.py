@@ -114,10 +114,23 @@ async def _range(call: Call, first: int, last: int | None) -> Response:
     part = bytes(data[: max(end - begin, 0)])
     if not part:
         detail = f"there is no output from byte {first} on"
-        unknown = {"Content-Range": f"bytes */{first}"}
-        return problem("usage", detail, status=416, field="Range", headers=unknown)
+        whole = {"Content-Range": f"bytes */{await _length(call, answer.attempt)}"}
+        return problem("usage", detail, status=416, field="Range", headers=whole)
     headers["Content-Range"] = f"bytes {begin}-{begin + len(part) - 1}/*"
     return Response(part, 206, headers)
+
+
+async def _length(call: Call, attempt: int | None) -> int:
+    """
+    Return how many bytes an attempt has written so far.
+    """
+    length = 0
+    request = Logs(id=call.place("id"), attempt=attempt, tail_bytes=1)
+    async with aclosing(call.link.stream(request, Output, LogEnd)) as answers:
+        async for answer in answers:
+            if isinstance(answer, Output):
+                length = answer.offset + len(answer.data)
+    return length
 
 
 OPERATIONS = (

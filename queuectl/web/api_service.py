@@ -459,7 +459,7 @@ _WHOLE = (
             examples={"all": {"ids": ["17"], "timeout": "1s"}},
         ),
         answers=(Answer(help="Those that finished.", type=shapes.JobList),),
-        refusals=(404, 504),
+        refusals=(404,),
     ),
 )
 

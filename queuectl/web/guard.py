@@ -75,14 +75,14 @@ class Guard:
             await self._app(scope, receive, send)
             return
         arrival = Arrival(scope, self._gateway.configuration.scheme)
-        said = _Answer(send, scope, self._gateway.traffic)
+        reply = _Reply(send, scope, self._gateway.traffic)
         try:
             believe(arrival, self._gateway.configuration.proxies)
-            await self._admit(arrival, receive, said)
+            await self._admit(arrival, receive, reply)
         except Refusal as refusal:
             if refusal.status != 303:
                 self._log_refusal(refusal, arrival)
-            await _answer(refusal, arrival, receive, said.send)
+            await _answer(refusal, arrival, receive, reply.send)
         except bodies.ClientGone:
             pass
 
@@ -107,7 +107,7 @@ class Guard:
 
     # --- letting through ------------------------------------------------------------------------
 
-    async def _admit(self, arrival: Arrival, receive: Receive, said: "_Answer") -> None:
+    async def _admit(self, arrival: Arrival, receive: Receive, reply: "_Reply") -> None:
         """
         Check everything, then let the routes serve it. Raises Refusal, ClientGone.
         """
@@ -127,7 +127,7 @@ class Guard:
         if is_open:
             with self._bodies.room(None, bytes_max):
                 body = await bodies.read_body(receive, bytes_max, arrived=is_whole(scope))
-                await self._app(scope, bodies.replay(body, receive), said.send)
+                await self._app(scope, bodies.replay(body, receive), reply.send)
             return
         visitor = scope[VISITOR] = await identify(self._gateway, arrival)
         introduce(scope, visitor.uid)
@@ -137,31 +137,31 @@ class Guard:
                 body = await bodies.read_body(receive, bytes_max, arrived=is_whole(scope))
                 if visitor.session and arrival.changes:
                     _check_csrf(visitor.session, arrival, body)
-                await self._serve(visitor, arrival, bodies.replay(body, receive), said)
+                await self._serve(visitor, arrival, bodies.replay(body, receive), reply)
             except asyncio.CancelledError:
                 if not presence.session_ended():
                     raise
                 raise Refusal(401, "denied", "the session has ended: log in again") from None
 
     async def _serve(
-        self, visitor: Visitor, arrival: Arrival, receive: Receive, said: "_Answer"
+        self, visitor: Visitor, arrival: Arrival, receive: Receive, reply: "_Reply"
     ) -> None:
         """
         Run the route, and log what it changed.
         """
         try:
-            await self._app(arrival.scope, receive, said.send)
+            await self._app(arrival.scope, receive, reply.send)
         except asyncio.CancelledError:
             session = visitor.session
-            if not said.status or session is None or not session.ended:
+            if not reply.status or session is None or not session.ended:
                 raise
             # A stream ends. Of any other answer the rest is not sent: the connection breaks off, so
             # that nobody takes it for whole.
-            if said.status == 101:
+            if reply.status == 101:
                 reason = "the session has ended"
-                await said.send({"type": "websocket.close", "code": POLICY, "reason": reason})
-            elif (b"content-type", EVENTS_TYPE) in said.headers:
-                await said.send({"type": "http.response.body", "body": b""})
+                await reply.send({"type": "websocket.close", "code": POLICY, "reason": reason})
+            elif (b"content-type", EVENTS_TYPE) in reply.headers:
+                await reply.send({"type": "http.response.body", "body": b""})
         finally:
             if arrival.changes:
                 log.info(
@@ -172,7 +172,7 @@ class Guard:
                     address=visitor.address,
                     method="WEBSOCKET" if arrival.is_websocket else arrival.method,
                     path=arrival.path,
-                    status=said.status or None,
+                    status=reply.status or None,
                 )
 
 
@@ -211,7 +211,7 @@ class _Presence:
         return True
 
 
-class _Answer:
+class _Reply:
     """
     What is said to a request: counted, and remembered as far as it matters how it began.
     """
@@ -246,12 +246,14 @@ async def _answer(refusal: Refusal, arrival: Arrival, receive: Receive, send: Se
     if not arrival.wants_page:
         await answer(refusal, arrival.scope, send)
         return
+    away = refusal.status == HTTPStatus.SERVICE_UNAVAILABLE and not arrival.changes
     response = page(
         "refused.html",
         status=refusal.status,
         title=HTTPStatus(refusal.status).phrase,
         detail=refusal.detail,
         login=refusal.status == 401,
+        again_s=refusal.headers.get("Retry-After") if away else None,
     )
     response.headers.update(refusal.headers)
     await response(arrival.scope, receive, send)

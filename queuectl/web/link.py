@@ -6,8 +6,9 @@ of this process. Its calls share one connection, which is opened when it is need
 restarts is waited for, and what it did not read, or what may be asked twice, is asked again. A
 stream has a connection of its own, so that one that nobody reads holds up no other.
 
-A call is given up by cancelling it. Its answer, when it comes, is dropped; so what may take days
-(Wait, Logs with follow) goes over stream(), whose end closes the connection.
+A call is given up by cancelling it, and by itself after CALL_SECONDS_MAX: a daemon that hangs keeps
+nobody waiting for ever. Its answer, when it comes, is dropped; so what may take days (Wait, Logs
+with follow) goes over stream(), whose end closes the connection.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ import msgspec
 from queuectl import __version__
 from queuectl.errors import (
     AccessDenied,
+    CallTimedOut,
     ConnectionIdle,
     ConnectionLost,
     DaemonUnreachable,
@@ -60,6 +62,8 @@ RECONNECT_EVERY_SECONDS = 0.05
 CONNECTION_SECONDS_MAX = 60.0
 #: How long a daemon may take to greet: it is busy, or it is none.
 GREETING_SECONDS_MAX = 10.0
+#: How long a daemon may take to answer a call: its disk is slow, or it hangs.
+CALL_SECONDS_MAX = 30.0
 #: How often a call is sent before its loss is the caller's to judge.
 SENDS_MAX = 3
 #: Calls of one link under way at once; more wait. The daemon stops reading at 256 unanswered ones.
@@ -127,7 +131,7 @@ class Connection:
             except FrameTooLong as error:
                 raise strange(self.path, str(error)) from error
             if frame is not None:
-                return frame
+                return bytes(frame)
             try:
                 data = await self._reader.read(_RECEIVE_BYTES)
             except ConnectionError:
@@ -141,6 +145,12 @@ class Connection:
         Close the connection. May be called again.
         """
         self._writer.close()
+
+    def abort(self) -> None:
+        """
+        The same, without sending what was not taken yet: who waits in send() goes on.
+        """
+        self._writer.transport.abort()
 
 
 async def dial(path: str, token: str | None = None) -> Connection:
@@ -207,7 +217,10 @@ class _Calls:
         self._connection = connection
         self._on_end = on_end
         self._number = 0
-        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        #: By number, the oldest first: when it was asked, in the loop's time, and its answer.
+        self._waiting: dict[int, tuple[float, asyncio.Future[bytes]]] = {}
+        # One for all calls: it ends when one may be late.
+        self._timer: asyncio.TimerHandle | None = None
         self._retired = False
         #: Why no more answers will come, once that is so.
         self._ended: Exception | None = None
@@ -222,10 +235,18 @@ class _Calls:
         self._number += 1
         number = self._number
         data = pack(msgspec.structs.replace(request, call=number))
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
-        await self._connection.send(data)
-        return await answer
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bytes] = loop.create_future()
+        self._waiting[number] = (loop.time(), answer)
+        if self._timer is None:
+            self._timer = loop.call_later(CALL_SECONDS_MAX, self._look_for_late)
+        try:
+            await self._connection.send(data)
+            return await answer
+        except asyncio.CancelledError:
+            self._waiting.pop(number, None)
+            self._end_if_done()
+            raise
 
     def retire(self) -> None:
         """
@@ -251,13 +272,31 @@ class _Calls:
                     raise _ending(_decode(_decode_greeting, frame, path))
                 waiting = self._waiting.pop(number, None)
                 # An answer that nobody waits for any more is dropped.
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(frame)
+                if waiting is not None and not waiting[1].done():
+                    waiting[1].set_result(frame)
                 self._end_if_done()
         except (DaemonUnreachable, RequestRefused) as error:
             self._end(error)
         finally:  # Whatever happened, nobody may wait for ever.
             self._end(ConnectionLost("the connection to the daemon was lost"))
+
+    def _look_for_late(self) -> None:
+        """
+        End it if the oldest call is late: the daemon hangs, and so would every other.
+        """
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        if not self._waiting:
+            return
+        asked_at, _ = next(iter(self._waiting.values()))
+        late_at = asked_at + CALL_SECONDS_MAX
+        if loop.time() < late_at:
+            self._timer = loop.call_at(late_at, self._look_for_late)
+            return
+        what = f"the daemon at {self._connection.path} has not answered for {CALL_SECONDS_MAX:g} s"
+        self._end(CallTimedOut(f"{what}: whether it did this is not known"))
+        self._reading.cancel()
+        self._connection.abort()
 
     def _end_if_done(self) -> None:
         if self._retired and not self._waiting:
@@ -268,9 +307,11 @@ class _Calls:
             return
         self._ended = error
         self._connection.close()
-        for each in self._waiting.values():
-            if not each.done():
-                each.set_exception(error)
+        if self._timer is not None:
+            self._timer.cancel()
+        for _, answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(error)
         self._waiting.clear()
         self._on_end(self, error)
 
@@ -320,7 +361,7 @@ class Link:
         Send *request* and return its response, which is of type *response*.
 
         Raises RequestRefused, DaemonUnreachable, ConnectionLost (whether it was carried out is not
-        known), RequestTooLong, ProtocolError, AccessDenied.
+        known), CallTimedOut (the same), RequestTooLong, ProtocolError, AccessDenied.
         """
         repeatable = isinstance(request, _LOOKS) or (
             isinstance(request, Enqueue) and bool(request.request_id)
@@ -350,7 +391,7 @@ class Link:
         last one *end*. Closing the iterator closes the connection. Raises as call() does.
         """
         decode = _decoder_of(item, end)
-        connection = await self._dial_patiently()
+        connection = await self._dial_patiently(time.monotonic() + RECONNECT_SECONDS_MAX)
         try:
             await connection.send(pack(msgspec.structs.replace(request, call=1)))
             while True:
@@ -374,6 +415,7 @@ class Link:
         calls = self._fresh()
         if calls is not None:
             return calls
+        deadline = time.monotonic() + RECONNECT_SECONDS_MAX
         async with self._opening:
             calls = self._fresh()  # Somebody else may have opened it meanwhile.
             if calls is not None:
@@ -381,7 +423,7 @@ class Link:
             if self._calls is not None:
                 self._calls.retire()
                 self._calls = None
-            calls = self._calls = _Calls(await self._dial_patiently(), self._on_end)
+            calls = self._calls = _Calls(await self._dial_patiently(deadline), self._on_end)
             self._welcome = calls.welcome
             return calls
 
@@ -397,15 +439,23 @@ class Link:
         if isinstance(error, RequestRefused) and error.code == "denied":
             self._on_denied()
 
-    async def _dial_patiently(self) -> Connection:
-        deadline = time.monotonic() + RECONNECT_SECONDS_MAX
-        while True:
+    async def _dial_patiently(self, deadline: float) -> Connection:
+        """
+        Return a new connection. A daemon that is away is waited for until *deadline*, which may
+        have passed while others tried.
+        """
+        while time.monotonic() < deadline:
             try:
                 return await dial(self.path, self.token)
-            except DaemonUnreachable as error:
-                if isinstance(error, ProtocolError) or time.monotonic() > deadline:
+            except ProtocolError:
+                raise
+            except DaemonUnreachable:
+                if time.monotonic() + RECONNECT_EVERY_SECONDS >= deadline:
                     raise
             await asyncio.sleep(RECONNECT_EVERY_SECONDS)
+        raise DaemonUnreachable(
+            f"the daemon at {self.path} was waited for {RECONNECT_SECONDS_MAX:g} s"
+        )
 
 
 def _ending(said: Welcome | Refused) -> Exception:

@@ -19,7 +19,7 @@ from queuectl.web.problems import MEDIA_TYPE, Problem
 
 _REF = "#/components/schemas/{name}"
 #: What every request can be refused with, what one with a body too, and what it means.
-_ALWAYS = (400, 401, 403, 414, 429, 500, 501, 503)
+_ALWAYS = (400, 401, 403, 414, 429, 500, 501, 503, 504)
 _WITH_A_BODY = (408, 413, 415)
 _MEANINGS = {
     400: "A field or a parameter breaks a rule.",
@@ -36,7 +36,7 @@ _MEANINGS = {
     500: "Not confirmed stored.",
     501: "The daemon is too old for it.",
     503: "No room now, or no daemon; try again after Retry-After seconds.",
-    504: "Not finished in time.",
+    504: "Not finished in time, or the daemon did not answer in time.",
 }
 _SCOPES = {
     "read": "Looks.",

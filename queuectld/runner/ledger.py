@@ -7,7 +7,9 @@ An append-only file of 64-byte records, each with its own CRC:
     record    kind u8, flags u8, 2 padding, attempt u32, job u64, 44 bytes by kind, crc32 u32
     1 HEADER  magic, version, boot id, ledger epoch, highest epoch          (the first record)
     2 INTENT  at                        before the process is made
-    3 STARTED at, pid, made from, to, uid  after; flag 1: under that uid, else our own
+              flag 1: made from, uid, device and inode of its output, crc32 of the job's id
+    3 STARTED at, pid, made from, to, uid  after
+              flag 1: under that uid, else our own; flag 2: found by what its INTENT says
     4 EXIT    all of messages.Exited
     5 ACK                               the attempt is forgotten
     6 EPOCH   highest epoch             (in the place of the job)
@@ -15,7 +17,8 @@ An append-only file of 64-byte records, each with its own CRC:
 Invariants
 1. No process without its INTENT in the file: an INTENT that cannot be written refuses the START.
 2. Nothing else fails for want of room: later records wait in memory, in order, and go out before
-   the next one does. What they say is known to the daemon too, or is said again after HELLO.
+   the next one does. What they say is known to the daemon too, or is said again after HELLO. So
+   only the last INTENT can be without what came of it: adoption.py finds out.
 3. A record only ever replaces the one of the same attempt, so one record per attempt is the state.
 4. Each record is written at an offset of our own: one cut short is overwritten by the next try.
 
@@ -45,11 +48,14 @@ _MAGIC = b"queuectl"
 _HEADER, _INTENT, _STARTED, _EXIT, _ACK, _EPOCH = range(1, 7)
 _STATUS_KNOWN = 1
 _USAGE_KNOWN = 2
-_UID_KNOWN = 1
+_TRACEABLE = 1  # of an INTENT
+_UID_KNOWN = 1  # of a STARTED
+_FOUND = 2
 
 _RECORD = struct.Struct("<BB2xIQ44sI")
 _BODY = struct.Struct("<BB2xIQ44s")
 _HEADER_PART = struct.Struct("<8sI16sQQ")
+_INTENT_PART = struct.Struct("<QQIQQI4x")
 _STARTED_PART = struct.Struct("<QIQQI12x")
 _EXIT_PART = struct.Struct("<iQQQQQ")
 _CRC = struct.Struct("<I")
@@ -65,6 +71,17 @@ class LedgerError(Exception):
     """
 
 
+class Intent(NamedTuple):
+    job: int
+    attempt: int
+    at: int
+    made_from_ns: int  # it is made after this, of the clock since boot
+    uid: int
+    output_device: int
+    output_inode: int
+    job_id_crc: int
+
+
 class Started(NamedTuple):
     job: int
     attempt: int
@@ -73,6 +90,7 @@ class Started(NamedTuple):
     made_from_ns: int  # it was made between these, of the clock since boot
     made_to_ns: int
     uid: int = UID_OWN
+    is_found: bool = False  # by its traces, see adoption.py
 
 
 class Files:
@@ -103,7 +121,9 @@ class Ledger:
     and none can be made, `LedgerError`.
 
     After opening, `exits()` are the exits without ACK, and `started()` the runs that may be alive:
-    each of them is either adopted by the caller or given to `exited`.
+    each of them is either adopted by the caller or given to `exit`. `intents()` are those whose
+    process the runner before may have made without a word: the caller gives each to `start` or
+    to `exit`.
     """
 
     def __init__(
@@ -168,17 +188,24 @@ class Ledger:
         """
         return [_unpack_exit(r) for r in self._live.values() if r[0] == _EXIT]
 
+    def intents(self) -> list[Intent]:
+        """
+        The attempts that may have become a process.
+        """
+        return [_unpack_intent(r) for r in self._live.values() if r[0] == _INTENT]
+
     def started(self) -> list[Started]:
         """
         The attempts that became a process and have no exit.
         """
         return [_unpack_started(r) for r in self._live.values() if r[0] == _STARTED]
 
-    def intend(self, job: int, attempt: int, at: int) -> None:
+    def intend(self, job: int, attempt: int, *fields: int) -> None:
         """
-        Remember that a process is about to be made. Raises `OSError`: then it must not be.
+        Remember that a process is about to be made; `fields` are the others of `Intent`. Raises
+        `OSError`: then it must not be.
         """
-        record = _pack(_INTENT, job, attempt, _STARTED_PART.pack(at, 0, 0, 0, 0))
+        record = _pack(_INTENT, job, attempt, _INTENT_PART.pack(*fields), _TRACEABLE)
         self._flush()
         self._write(record)
         self._live[job, attempt] = record
@@ -188,9 +215,9 @@ class Ledger:
         """
         Remember which process it became.
         """
-        job, attempt, *fields = started
+        job, attempt, *fields, is_found = started
         part = _STARTED_PART.pack(*fields)
-        flags = 0 if started.uid == UID_OWN else _UID_KNOWN
+        flags = _FOUND * is_found | _UID_KNOWN * (started.uid != UID_OWN)
         self._keep(job, attempt, _pack(_STARTED, job, attempt, part, flags))
 
     def exit(self, exited: Exited) -> None:
@@ -295,12 +322,12 @@ class Ledger:
 
     def _end_unseen(self, same_boot: bool, now: int) -> None:
         for key, record in self._live.items():
-            if record[0] == _INTENT or (record[0] == _STARTED and not same_boot):
-                job, attempt, started_at, *_ = _unpack_started(record)
-                # Killed between INTENT and STARTED, or the host went: the process may have been
-                # made, and nobody knows how it ended.
-                end = Exited(job, attempt, 0, False, started_at, now, False, 0, 0, 0)
-                self._live[key] = _pack_exit(end)
+            kind, flags = record[:2]
+            if kind == _STARTED and not same_boot:
+                self._live[key] = _pack_exit(unseen(*key, _unpack_started(record).started_at, now))
+            elif kind == _INTENT and not (same_boot and flags & _TRACEABLE):
+                # The host went, or a version that left no traces in it was killed just then.
+                self._live[key] = _pack_exit(unseen(*key, _unpack_intent(record).at, now))
 
     def _rewrite_if_due(self) -> None:
         live_bytes = (1 + len(self._live)) * RECORD_BYTES
@@ -329,6 +356,13 @@ class Ledger:
         self._size_bytes = len(data)
         self._rewrite_at_bytes = REWRITE_BYTES_MIN
         self._waiting.clear()
+
+
+def unseen(job: int, attempt: int, started_at: int, now: int) -> Exited:
+    """
+    The end of an attempt that nobody saw: it may have run.
+    """
+    return Exited(job, attempt, 0, False, started_at, now, False, 0, 0, 0)
 
 
 def check_version(directory_fd: int) -> None:
@@ -388,12 +422,18 @@ def _unpack_exit(record: bytes) -> Exited:
     return Exited(job, attempt, status, known, started_at, ended_at, usage_known, *usage)
 
 
+def _unpack_intent(record: bytes) -> Intent:
+    _, _, attempt, job, part, _ = _RECORD.unpack(record)
+    return Intent(job, attempt, *_INTENT_PART.unpack(part))
+
+
 def _unpack_started(record: bytes) -> Started:
     _, flags, attempt, job, part, _ = _RECORD.unpack(record)
     started_at, pid, made_from_ns, made_to_ns, uid = _STARTED_PART.unpack(part)
     if not flags & _UID_KNOWN:
         uid = UID_OWN
-    return Started(job, attempt, started_at, pid, made_from_ns, made_to_ns, uid)
+    is_found = bool(flags & _FOUND)
+    return Started(job, attempt, started_at, pid, made_from_ns, made_to_ns, uid, is_found)
 
 
 def _is_whole(record: bytes) -> bool:

@@ -16,7 +16,7 @@ import fcntl
 import os
 import signal
 import struct
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -38,6 +38,13 @@ class Process(NamedTuple):
         Whether it was made between these times, of the clock since boot.
         """
         return from_ns // _TICK_NS <= self.start_ticks <= to_ns // _TICK_NS
+
+    @property
+    def start_ns(self) -> int:
+        """
+        When it was made, of the clock since boot, to the tick.
+        """
+        return self.start_ticks * _TICK_NS
 
 
 class Reserve:
@@ -70,11 +77,12 @@ class Reserve:
 
 def read(pid: int) -> Process | None:
     """
-    Look at a process; None when it is gone. Raises `OSError` when the host has no room to look.
+    Look at a process; None when it is gone, or where another account's are hidden (proc(5), hidepid
+    1 or 2). Raises `OSError` when the host has no room to look.
     """
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return None
     try:
         text = os.read(fd, 4096)
@@ -90,28 +98,33 @@ def read(pid: int) -> Process | None:
 
 def real_uid(pid: int) -> int | None:
     """
-    The real uid of a process; None when it is gone. Raises `OSError`, as `read` does.
+    The real uid of a process; None and `OSError` as with `read`.
     """
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             text = file.read()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     return int(text.partition(b"\nUid:")[2].split(maxsplit=1)[0])
 
 
-def living(sessions: Container[int]) -> list[Process]:
+def every() -> Iterator[Process]:
     """
-    Every process of these sessions that still executes: zombies are not among them. Costs one
-    look at each process of the host. Raises `OSError` when the host has no room to look.
+    Every process of the host that still executes: zombies are not among them. Costs one look at
+    each. Raises `OSError` when the host has no room to look.
     """
-    found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             process = read(int(name))
-            if process and process.session in sessions and process.state not in b"ZXx":
-                found.append(process)
-    return found
+            if process is not None and process.state not in b"ZXx":
+                yield process
+
+
+def living(sessions: Container[int]) -> list[Process]:
+    """
+    Those of these sessions. Costs and raises what `every` does.
+    """
+    return [process for process in every() if process.session in sessions]
 
 
 def signal_session(leader: int, signos: Sequence[int], is_child: bool) -> None:

@@ -34,7 +34,7 @@ from collections.abc import Callable
 
 from queuectld.runner import messages, process
 from queuectld.runner.accounts import Account, Accounts
-from queuectld.runner.adoption import find
+from queuectld.runner.adoption import find, resolve, traces
 from queuectld.runner.clock import boottime_ns, monotonic_ms, now_ms
 from queuectld.runner.connection import close_all
 from queuectld.runner.executor import Executor
@@ -58,6 +58,7 @@ class Run:
     __slots__ = (
         "gone_at",
         "is_child",
+        "is_found",
         "is_killed",
         "is_stopping",
         "key",
@@ -74,6 +75,8 @@ class Run:
         self.started_at = started_at
         #: False when a runner before this one made the process: then init reaps it.
         self.is_child = is_child
+        #: It may be what the run left behind: its end is not the run's.
+        self.is_found = False
         self.pidfd = -1
         self.is_stopping = False
         self.is_killed = False
@@ -224,18 +227,15 @@ class Runs:
         are removed; `is_cut` says that some were lost on the way. Raises `MessageError` when it
         has not the descriptors that it must have.
         """
-        started_at = now_ms()
         key = (request.job, request.attempt)
-        made_from_ns = boottime_ns()
         try:
-            pid, report_fd = self._spawn(request, fds, is_cut, started_at)
+            made, report_fd = self._spawn(request, fds, is_cut)
         except SpawnError as error:
             self._refuse(key, error)
             return
-        run = self._runs[key] = Run(key, pid, started_at, is_child=True)
+        run = self._runs[key] = Run(key, made.pid, made.started_at, is_child=True)
         # The output belongs to the job now; its place in our table is the pidfd's.
         close_all(fds)
-        made = Started(*key, started_at, pid, made_from_ns, boottime_ns(), request.uid)
         self._ledger.start(made)
         self._watch(run)
         if report_fd < 0:
@@ -246,9 +246,7 @@ class Runs:
     def _refuse(self, key: Key, error: SpawnError) -> None:
         self._report(messages.pack_refused(*key, error.errno, error.stage, error.reason))
 
-    def _spawn(
-        self, request: messages.Start, fds: list[int], is_cut: bool, started_at: int
-    ) -> tuple[int, int]:
+    def _spawn(self, request: messages.Start, fds: list[int], is_cut: bool) -> tuple[Started, int]:
         key = (request.job, request.attempt)
         if key in self._runs or key in self._exits:
             raise SpawnError(messages.DUPLICATE, errno.EEXIST)
@@ -260,18 +258,21 @@ class Runs:
             raise SpawnError(messages.STOPPING, errno.ESHUTDOWN)
         body = _unpack_body(request, fds)
         account = self._admit(request.uid, body.user)
+        started_at, made_from_ns, uid = now_ms(), boottime_ns(), request.uid
         try:
-            self._ledger.intend(*key, started_at)
+            self._ledger.intend(*key, started_at, made_from_ns, uid, *traces(fds[0], body.env))
         except OSError as error:
             raise SpawnError(messages.SPAWN, error.errno or errno.EIO) from None
         try:
             if account is None:
-                return self._spawner.spawn(body, request.umask, fds[0]), -1
-            assert self._switcher is not None
-            return self._switcher.start(account, body, request.umask, fds[0])
+                pid, report_fd = self._spawner.spawn(body, request.umask, fds[0]), -1
+            else:
+                assert self._switcher is not None
+                pid, report_fd = self._switcher.start(account, body, request.umask, fds[0])
         except SpawnError:
             self._ledger.forget(*key)
             raise
+        return Started(*key, started_at, pid, made_from_ns, boottime_ns(), uid), report_fd
 
     def _admit(self, uid: int, user: bytes) -> Account | None:
         """
@@ -317,6 +318,7 @@ class Runs:
         Take up what the ledger holds, with what there is of it in `inheritance`. Raises `OSError`
         when there is no room to watch it all.
         """
+        resolve(self._ledger, now_ms())
         for exited in self._ledger.exits():
             self._exits[exited.job, exited.attempt] = messages.pack_exited(exited)
         kept = dict(inheritance.pidfds)
@@ -325,6 +327,7 @@ class Runs:
         for each in started:
             run = Run((each.job, each.attempt), each.pid, each.started_at, is_child=False)
             self._runs[run.key] = run
+            run.is_found = each.is_found
             run.pidfd = kept.pop(run.name, -1)
             if run.pidfd < 0:
                 run.pidfd, run.is_child = find(each)
@@ -441,6 +444,8 @@ class Runs:
         self, run: Run, status: int | None, usage: resource.struct_rusage | None = None
     ) -> None:
         job, attempt = run.key
+        if run.is_found:
+            status = usage = None
         exited = Exited(
             job=job,
             attempt=attempt,

@@ -108,6 +108,9 @@ class Switcher:
         stage, number = SPAWN, errno.EPROTO  # What a fault of ours would be told as.
         report_fd = write_fd
         try:
+            # Before the lock of the runner's directory goes with its descriptor: from then on the
+            # next runner may look for us by our session and our output.
+            os.setsid()
             self._take_descriptors(output_fd, write_fd)
             report_fd = _REPORT_FD
             self._leave_runner(umask)
@@ -139,7 +142,6 @@ class Switcher:
 
     def _leave_runner(self, umask: int) -> None:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-        os.setsid()
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(self._spawner.nofile, hard), hard))
         os.setpriority(os.PRIO_PROCESS, 0, 0)

@@ -1,96 +1,31 @@
 import errno
 import os
 import random
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from runner_ledger import (
+    OTHER_BOOT,
+    Directory,
+    Full,
+    exited,
+    intent,
+    started,
+    unseen,
+)
 
 from queuectld.runner import ledger as ledger_module
 from queuectld.runner.ledger import (
     DAMAGED_NAME,
-    LEDGER_NAME,
     RECORD_BYTES,
     Files,
-    Ledger,
     LedgerError,
     Started,
     read_boot_id,
 )
 from queuectld.runner.messages import Exited
-
-BOOT = b"b" * 16
-OTHER_BOOT = b"o" * 16
-NOW = 1_000_000
-
-
-def started(job: int, attempt: int = 1) -> Started:
-    return Started(job, attempt, 500 + job, 100 + job, 7, 9)
-
-
-def exited(job: int, attempt: int = 1, status: int = 0x300) -> Exited:
-    return Exited(job, attempt, status, True, 500 + job, 600 + job, True, 1, 2, 3)
-
-
-def unseen(job: int, attempt: int = 1, started_at: int | None = None) -> Exited:
-    at = 500 + job if started_at is None else started_at
-    return Exited(job, attempt, 0, False, at, NOW, False, 0, 0, 0)
-
-
-class Full(Files):
-    """
-    A twin of Files whose n-th call fails, and all that follow until `is_full` is cleared. A write
-    that fails leaves `torn_bytes` of what it was given behind.
-    """
-
-    def __init__(self, fail_at: int = -1, torn_bytes: int = 0) -> None:
-        self.is_full = False
-        self.fail_at = fail_at
-        self.torn_bytes = torn_bytes
-        self.call_count = 0
-
-    def _call(self) -> None:
-        self.call_count += 1
-        if self.is_full or self.call_count == self.fail_at:
-            self.is_full = True
-            raise OSError(errno.ENOSPC, "no room")
-
-    def open(self, name: str, flags: int, directory_fd: int) -> int:
-        self._call()
-        return super().open(name, flags, directory_fd)
-
-    def pread(self, fd: int, size_bytes: int, offset: int) -> bytes:
-        self._call()
-        return super().pread(fd, size_bytes, offset)
-
-    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
-        try:
-            self._call()
-        except OSError:
-            if not self.torn_bytes:
-                raise
-            return super().pwrite(fd, data[: self.torn_bytes], offset)
-        return super().pwrite(fd, data, offset)
-
-    def rename(self, old: str, new: str, directory_fd: int) -> None:
-        self._call()
-        super().rename(old, new, directory_fd)
-
-
-class Directory:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.fd = os.open(path, os.O_RDONLY)
-        self.open_ledgers: list[Ledger] = []
-
-    @property
-    def file(self) -> Path:
-        return self.path / LEDGER_NAME
-
-    def open(self, boot_id: bytes = BOOT, files: Files | None = None) -> Ledger:
-        ledger = Ledger(self.fd, boot_id, NOW, files)
-        self.open_ledgers.append(ledger)
-        return ledger
 
 
 @pytest.fixture
@@ -125,7 +60,7 @@ def test_what_was_remembered_is_there_for_the_next_runner(directory: Directory):
     ledger = directory.open()
     ledger.greet(5)
     for job in (1, 2, 3):
-        ledger.intend(job, 1, 500 + job)
+        ledger.intend(*intent(job, 1, 500 + job))
         ledger.start(started(job))
     ledger.greet(9)
     ledger.exit(exited(2))
@@ -147,19 +82,41 @@ def test_an_exit_keeps_every_field(directory: Directory, known: bool, usage_know
     """
     exit_ = Exited(2**64 - 1, 2**32 - 1, -(2**31), known, 1, 2**64 - 1, usage_known, 1, 2, 3)
     ledger = directory.open()
-    ledger.intend(exit_.job, exit_.attempt, 1)
+    ledger.intend(*intent(exit_.job, exit_.attempt, 1))
     ledger.exit(exit_)
 
     assert [exit_] == directory.open().exits()
 
 
-def test_an_intent_alone_is_an_end_nobody_saw(directory: Directory):
+def test_an_intent_alone_may_be_a_process(directory: Directory):
     """
-    Killed between the intent and the process, nobody knows whether there was one.
+    Killed between the intent and what became of it, nobody knows whether there was a process: the
+    intent comes back with all its fields until it is given its process or its end.
     """
-    directory.open().intend(4, 2, 77)
+    directory.open().intend(*intent(4, 2, 77))
+    for _ in range(2):
+        ledger = directory.open()
+        assert ([intent(4, 2, 77)], [], []) == (ledger.intents(), ledger.started(), ledger.exits())
+    ledger.start(started(4, 2)._replace(is_found=True))
 
-    assert [unseen(4, 2, started_at=77)] == directory.open().exits()
+    ledger = directory.open()
+    assert ([], []) == (ledger.intents(), ledger.exits())
+    assert [started(4, 2)._replace(is_found=True)] == ledger.started()
+
+
+def test_an_old_intent_is_an_end_nobody_saw(directory: Directory):
+    """
+    Those of versions before say nothing that a process could be known by.
+    """
+    directory.open().intend(*intent(4, 2, 77))
+    data = bytearray(directory.file.read_bytes())
+    data[-63] = 0  # flags
+    data[-40:-4] = bytes(36)  # all that follows its time
+    data[-4:] = zlib.crc32(data[-RECORD_BYTES:-4]).to_bytes(4, "little")
+    directory.file.write_bytes(data)
+
+    ledger = directory.open()
+    assert ([], [unseen(4, 2, started_at=77)]) == (ledger.intents(), ledger.exits())
 
 
 def test_another_boot_ends_every_run(directory: Directory):
@@ -170,14 +127,14 @@ def test_another_boot_ends_every_run(directory: Directory):
     ledger = directory.open()
     ledger.greet(5)
     for job in (1, 2, 3):
-        ledger.intend(job, 1, 500 + job)
+        ledger.intend(*intent(job, 1, 500 + job))
     ledger.start(started(1))
     ledger.start(started(2))
     ledger.exit(exited(2))
 
     ledger = directory.open(OTHER_BOOT)
 
-    assert [] == ledger.started()
+    assert ([], []) == (ledger.intents(), ledger.started())
     assert [unseen(1), exited(2), unseen(3)] == ledger.exits()
     assert (0, 5) == (ledger.ledger_epoch, ledger.epoch_max)
     ledger.greet(6)
@@ -190,20 +147,20 @@ def test_a_ledger_cut_at_any_byte_holds_the_records_before(directory: Directory)
     """
     ledger = directory.open()
     ledger.greet(3)
-    ledger.intend(1, 1, 501)
+    ledger.intend(*intent(1, 1, 501))
     ledger.start(started(1))
     ledger.exit(exited(1))
     ledger.forget(1, 1)
     data = directory.file.read_bytes()
-    # After each record: runs, exits, ledger epoch.
+    # After each record: intents, runs, exits, ledger epoch.
     states = [
-        ([], [], 0),
-        ([], [], 0),
-        ([], [], 3),
-        ([], [unseen(1)], 3),
-        ([started(1)], [], 3),
-        ([], [exited(1)], 3),
-        ([], [], 3),
+        ([], [], [], 0),
+        ([], [], [], 0),
+        ([], [], [], 3),
+        ([intent(1, 1, 501)], [], [], 3),
+        ([], [started(1)], [], 3),
+        ([], [], [exited(1)], 3),
+        ([], [], [], 3),
     ]
     assert len(states) - 1 == len(data) // RECORD_BYTES
 
@@ -212,10 +169,11 @@ def test_a_ledger_cut_at_any_byte_holds_the_records_before(directory: Directory)
         ledger = directory.open()
 
         expected = states[size // RECORD_BYTES]
-        assert expected == (ledger.started(), ledger.exits(), ledger.ledger_epoch), size
+        found = (ledger.intents(), ledger.started(), ledger.exits(), ledger.ledger_epoch)
+        assert expected == found, size
         # Less than a header is no ledger at all.
         assert (0 < size < RECORD_BYTES) == ledger.damaged
-        ledger.intend(9, 1, 509)
+        ledger.intend(*intent(9, 1, 509))
         ledger.start(started(9))
         ledger.close()
         assert started(9) in directory.open().started()
@@ -227,14 +185,14 @@ def test_a_bad_last_record_is_a_torn_one(directory: Directory):
     """
     ledger = directory.open()
     ledger.greet(3)
-    ledger.intend(1, 1, 501)
+    ledger.intend(*intent(1, 1, 501))
     data = bytearray(directory.file.read_bytes())
     data[-RECORD_BYTES // 2 :] = bytes(RECORD_BYTES // 2)
     directory.file.write_bytes(data)
 
     ledger = directory.open()
 
-    assert ([], 3, False) == (ledger.exits(), ledger.ledger_epoch, ledger.damaged)
+    assert ([], 3, False) == (ledger.intents(), ledger.ledger_epoch, ledger.damaged)
 
 
 def test_a_bad_record_before_others_ends_the_promise(directory: Directory):
@@ -243,8 +201,8 @@ def test_a_bad_record_before_others_ends_the_promise(directory: Directory):
     """
     ledger = directory.open()
     ledger.greet(3)
-    ledger.intend(1, 1, 501)
-    ledger.intend(2, 1, 502)
+    ledger.intend(*intent(1, 1, 501))
+    ledger.intend(*intent(2, 1, 502))
     ledger.greet(4)
     data = bytearray(directory.file.read_bytes())
     for position in range(2 * RECORD_BYTES, 3 * RECORD_BYTES):
@@ -254,7 +212,7 @@ def test_a_bad_record_before_others_ends_the_promise(directory: Directory):
 
         ledger = directory.open()
 
-        assert [unseen(2)] == ledger.exits()
+        assert [intent(2, 1, 502)] == ledger.intents()
         assert (True, 0, 4) == (ledger.damaged, ledger.ledger_epoch, ledger.epoch_max)
         ledger.close()
 
@@ -263,14 +221,14 @@ def test_a_file_that_is_no_ledger_is_put_aside(directory: Directory):
     """
     An unreadable header leaves nothing to go by: the file is kept beside, and a new one begun.
     """
-    directory.open().intend(1, 1, 501)
+    directory.open().intend(*intent(1, 1, 501))
     data = bytearray(directory.file.read_bytes())
     data[20] ^= 1
     directory.file.write_bytes(data)
 
     ledger = directory.open()
 
-    assert (True, [], 0) == (ledger.damaged, ledger.exits(), ledger.ledger_epoch)
+    assert (True, [], 0) == (ledger.damaged, ledger.intents(), ledger.ledger_epoch)
     assert bytes(data) == (directory.path / DAMAGED_NAME).read_bytes()
     assert not directory.open().damaged
 
@@ -281,7 +239,7 @@ def test_a_newer_ledger_is_refused(directory: Directory, monkeypatch: pytest.Mon
     """
     with monkeypatch.context() as patch:
         patch.setattr(ledger_module, "VERSION", 2)
-        directory.open().intend(1, 1, 501)
+        directory.open().intend(*intent(1, 1, 501))
     data = directory.file.read_bytes()
 
     with pytest.raises(LedgerError, match="version 2"):
@@ -297,11 +255,11 @@ def test_an_intent_without_room_refuses(directory: Directory):
     ledger = directory.open(files=files)
     files.is_full = True
     with pytest.raises(OSError, match="No space"):
-        ledger.intend(1, 1, 501)
+        ledger.intend(*intent(1, 1, 501))
     files.is_full = False
-    ledger.intend(2, 1, 502)
+    ledger.intend(*intent(2, 1, 502))
 
-    assert [unseen(2)] == directory.open().exits()
+    assert [intent(2, 1, 502)] == directory.open().intents()
 
 
 @pytest.mark.parametrize("torn_bytes", [0, 1, 63])
@@ -314,7 +272,7 @@ def test_an_exit_without_room_waits_for_it(directory: Directory, torn_bytes: int
     ledger = directory.open(files=files)
     ledger.greet(1)
     for job in (1, 2, 3):
-        ledger.intend(job, 1, 500 + job)
+        ledger.intend(*intent(job, 1, 500 + job))
     files.is_full = True
     for job in (1, 2, 3):
         ledger.start(started(job))
@@ -324,7 +282,7 @@ def test_an_exit_without_room_waits_for_it(directory: Directory, torn_bytes: int
     ledger.greet(2)
     assert ledger.is_waiting
     with pytest.raises(OSError, match=r"room|space"):
-        ledger.intend(4, 1, 504)
+        ledger.intend(*intent(4, 1, 504))
     ledger.try_flush()
     assert ledger.is_waiting
     files.is_full = False
@@ -342,14 +300,15 @@ def test_what_waits_goes_out_before_the_next_record(directory: Directory):
     """
     files = Full()
     ledger = directory.open(files=files)
-    ledger.intend(1, 1, 501)
+    ledger.intend(*intent(1, 1, 501))
     files.is_full = True
     ledger.exit(exited(1))
     files.is_full = False
-    ledger.intend(2, 1, 502)
+    ledger.intend(*intent(2, 1, 502))
 
     assert not ledger.is_waiting
-    assert [exited(1), unseen(2)] == directory.open().exits()
+    ledger = directory.open()
+    assert ([exited(1)], [intent(2, 1, 502)]) == (ledger.exits(), ledger.intents())
 
 
 @pytest.mark.parametrize("torn_bytes", [0, 40])
@@ -361,7 +320,7 @@ def test_every_call_fails_once(directory: Directory, torn_bytes: int):
     history = directory.open()
     history.greet(1)
     for job in (1, 2, 3):
-        history.intend(job, 1, 500 + job)
+        history.intend(*intent(job, 1, 500 + job))
         history.start(started(job))
     data = directory.file.read_bytes()
     fail_at = 0
@@ -378,8 +337,8 @@ def test_every_call_fails_once(directory: Directory, torn_bytes: int):
         ledger.forget(1, 1)
         ledger.exit(exited(2))
         try:
-            ledger.intend(4, 1, 504)
-            intended = [unseen(4)]
+            ledger.intend(*intent(4, 1, 504))
+            intended = [intent(4, 1, 504)]
         except OSError:
             intended = []
         files.is_full = False
@@ -388,7 +347,7 @@ def test_every_call_fails_once(directory: Directory, torn_bytes: int):
 
         ledger = directory.open()
         assert [started(3)] == ledger.started(), fail_at
-        assert [exited(2), *intended] == ledger.exits(), fail_at
+        assert ([exited(2)], intended) == (ledger.exits(), ledger.intents()), fail_at
         assert not ledger.damaged
         ledger.close()
         if files.call_count < fail_at:
@@ -401,10 +360,10 @@ def test_a_ledger_of_acknowledged_runs_stays_small(directory: Directory):
     Past 1 MiB the file is written anew, so it does not grow with what is over.
     """
     ledger = directory.open()
-    ledger.intend(1, 1, 501)
+    ledger.intend(*intent(1, 1, 501))
     ledger.start(started(1))
     for job in range(2, 12_000):
-        ledger.intend(job, 1, 500 + job)
+        ledger.intend(*intent(job, 1, 500 + job))
         ledger.start(started(job))
         ledger.exit(exited(job))
         ledger.forget(job, 1)
@@ -429,7 +388,7 @@ def test_a_ledger_that_cannot_be_written_anew_goes_on(directory: Directory):
         directory.open(OTHER_BOOT, NoNewFile())  # Its pids mean nothing in this boot.
     ledger = directory.open(files=NoNewFile())
     for job in range(1, 10_000):
-        ledger.intend(job, 1, 500 + job)
+        ledger.intend(*intent(job, 1, 500 + job))
         ledger.start(started(job))
         ledger.exit(exited(job))
         if job != 7:
@@ -456,7 +415,7 @@ def test_random_histories_come_back(directory: Directory, rng: random.Random):
         step = rng.random()
         if step < 0.4:
             try:
-                ledger.intend(next_job, 1, 500 + next_job)
+                ledger.intend(*intent(next_job, 1, 500 + next_job))
                 ledger.start(started(next_job))
                 model[next_job] = started(next_job)
             except OSError:

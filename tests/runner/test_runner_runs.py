@@ -22,7 +22,7 @@ from queuectld.runner import messages, process, runs
 from queuectld.runner.clock import boottime_ns
 from queuectld.runner.connection import close_all
 from queuectld.runner.endpoint import peer_uid
-from queuectld.runner.ledger import Files, Ledger, Started
+from queuectld.runner.ledger import Files, Intent, Ledger, Started
 from queuectld.runner.renewal import Inheritance
 from queuectld.runner.spawn import Spawner
 
@@ -331,7 +331,7 @@ def test_an_adopted_run_that_nobody_reaps_ends_unknown(room: Room, monkeypatch: 
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         try:
-            room.ledger.intend(1, 1, 5)
+            room.ledger.intend(*Intent(1, 1, 5, made_from_ns, messages.UID_OWN, 0, 0, 0))
             room.ledger.start(Started(1, 1, 5, pid, made_from_ns, boottime_ns()))
             room.runs.adopt(Inheritance())
             assert 1 == len(room.runs)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from daemon_process import DaemonProcess
+from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from queuectl.client import Client
@@ -51,6 +52,7 @@ class Bench:
     """
 
     def __init__(self, daemon: DaemonProcess) -> None:
+        self.daemon = daemon
         configuration = configure(socket=daemon.socket, allow_hosts=(ALLOWED,))
         self.gateway = Gateway(configuration, clock=lambda: 1000.0)
         self.gateway.hosts = hosts_of(configuration, PORT)
@@ -67,11 +69,11 @@ class Bench:
         await send({"type": f"{kind}.response.body", "body": b""})
 
     @asynccontextmanager
-    async def served(self) -> AsyncIterator[int]:
+    async def served(self, app: ASGIApp) -> AsyncIterator[int]:
         """
-        Serve the guard as the gateway does, at the port that is given.
+        Serve *app*, which is the guard or has it, as the gateway does, at the port that is given.
         """
-        config = uvicorn_config(self.guard, self.gateway.configuration)
+        config = uvicorn_config(app, self.gateway.configuration)
         make = partial(
             config.http_protocol_class, config=config, server_state=ServerState(), app_state={}
         )

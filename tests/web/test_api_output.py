@@ -88,6 +88,10 @@ def test_a_range_that_is_none(client: httpx.Client, job: str) -> None:
     beyond = {"Range": f"bytes={len(WRITTEN)}-"}
     answer = client.get(f"{JOBS}/{job}/output", headers=beyond)
     assert (416, "Range") == (answer.status_code, answer.json()["field"])
+    assert f"bytes */{len(WRITTEN)}" == answer.headers["content-range"]
+    beyond = {"Range": f"bytes={len(WRITTEN) + 1000}-"}
+    answer = client.get(f"{JOBS}/{job}/output", headers=beyond)
+    assert f"bytes */{len(WRITTEN)}" == answer.headers["content-range"]
     for other in ("bytes=5-4", "bytes=-5", "bytes=0-1,3-4", "lines=1-2"):
         answer = client.get(f"{JOBS}/{job}/output", headers={"Range": other})
         assert (200, WRITTEN) == (answer.status_code, answer.content)

@@ -30,7 +30,7 @@ LIMITS = {
     ),
     serving: ("WEBSOCKET_BYTES_MAX", "UNREAD_MS_MAX"),
     gateway: ("LINKS_MAX",),
-    link: ("CALLS_MAX",),
+    link: ("CALLS_MAX", "CALL_SECONDS_MAX"),
     sessions: (
         *("SESSIONS_MAX", "USER_SESSIONS_MAX"),
         *("IDLE_SECONDS_MAX", "AGE_SECONDS_MAX", "LINK_SECONDS_MAX"),

@@ -7,11 +7,13 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
+import httpx
 import pytest
 from daemon_process import DaemonProcess
 from guard_bench import Bench, Cell
 
 from queuectl.web import bodies
+from queuectl.web import link as link_module
 from queuectl.web.bodies import BODY_BYTES_MAX, USER_BODIES_BYTES_MAX, Bodies
 from queuectl.web.refusals import Refusal
 
@@ -145,6 +147,30 @@ def test_a_body_that_does_not_come(bench: Bench, monkeypatch: pytest.MonkeyPatch
         await bench.guard(bench.scope(cell), never, send)
         assert [408, None] == statuses
         assert 0 == bench.run_count
+
+    served(bench, test())
+
+
+@pytest.mark.parametrize(("method", "looks_again"), [("GET", True), ("POST", False)])
+def test_a_daemon_that_is_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str, looks_again: bool
+) -> None:
+    """
+    A person gets a page that says so, and that looks again by itself unless it was to change
+    something.
+    """
+    monkeypatch.setattr(link_module, "RECONNECT_SECONDS_MAX", 0.1)
+    headers = {"Host": PAGE.host, "Accept": "text/html", "Authorization": f"Bearer {bench.token}"}
+
+    async def test() -> None:
+        bench.daemon.stop()
+        async with bench.served(bench.guard) as port, httpx.AsyncClient(trust_env=False) as client:
+            url = f"http://127.0.0.1:{port}/jobs"
+            answer = await client.request(method, url, headers=headers)
+        assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
+        assert "no daemon listens" in answer.text
+        assert looks_again == ('<meta http-equiv="refresh" content="1">' in answer.text)
+        assert looks_again == ("looks again by itself" in answer.text)
 
     served(bench, test())
 

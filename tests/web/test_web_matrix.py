@@ -71,7 +71,7 @@ def test_the_matrix(bench: Bench) -> None:
 
     async def ask_all() -> list[str]:
         wrong = []
-        async with bench.served() as port:
+        async with bench.served(bench.guard) as port:
             for cell in cells():
                 before = bench.run_count
                 status, headers = await bench.ask(port, cell)
