@@ -343,7 +343,7 @@ class Client:
                 assert isinstance(answer, Message)
                 return answer
 
-    def _next_frame(self, deadline: float | None) -> bytes:
+    def _next_frame(self, deadline: float | None) -> bytearray:
         while True:
             try:
                 frame = self._reader.next_frame()

@@ -53,7 +53,7 @@ class FrameReader:
         """
         self._buffer += data
 
-    def next_frame(self) -> bytes | None:
+    def next_frame(self) -> bytearray | None:
         """
         Return the next whole payload, or None until more bytes are fed. Raises FrameTooLong.
         """
@@ -66,7 +66,7 @@ class FrameReader:
             end = body + size
             if len(buffer) >= end:
                 self._start = end
-                return bytes(buffer[body:end])
+                return buffer[body:end]
         self._forget_given_out()
         return None
 
@@ -76,7 +76,7 @@ class FrameReader:
             del self._buffer[: self._start]
             self._start = 0
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytearray]:
         """
         Yield every whole payload fed so far.
         """

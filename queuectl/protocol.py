@@ -90,11 +90,12 @@ class Hello(Message, frozen=True, tag="hello"):
     token: str | None = None
 
 
-class JobSpec(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class JobSpec(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """
     A job to be made. Exactly one of command, argv and script says what runs.
 
-    What is None follows the daemon's settings at the moment when it matters.
+    What is None follows the daemon's settings at the moment when it matters. (gc=False: what comes
+    and goes thousands of times a second refers to nothing that refers to it.)
     """
 
     command: str | None = None  # run by /bin/sh -c
@@ -117,7 +118,7 @@ class JobSpec(Struct, frozen=True, omit_defaults=True, kw_only=True):
     output: OutputTo = "file"
 
 
-class Enqueue(Message, frozen=True, tag="enqueue"):
+class Enqueue(Message, frozen=True, tag="enqueue", gc=False):
     """
     Make jobs, all or none; with `partial`, those that can be made. Answered by Enqueued.
 
@@ -332,7 +333,7 @@ class Done(Message, frozen=True, tag="done"):
     durable: bool = True
 
 
-class Enqueued(Message, frozen=True, tag="enqueued"):
+class Enqueued(Message, frozen=True, tag="enqueued", gc=False):
     """
     The ids in the order of the request; None where a partial batch left one out (see errors).
 

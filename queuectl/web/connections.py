@@ -32,6 +32,9 @@ from queuectl.web.strictness import UNSTORED, strict_headers
 CONNECTIONS_MAX = 2_000
 #: Of one account so many are safe from giving way.
 USER_CONNECTIONS_MAX = 700
+#: What a client has not taken yet of answers, from which on no more is made. With TLS asyncio would
+#: let it be 512 KiB.
+UNSENT_BYTES_MAX = 16 << 10
 #: The head of a request must be whole so long after the connection or the answer before.
 HEAD_SECONDS_MAX = 10
 
@@ -178,7 +181,7 @@ class Connection(H11Protocol):
             return
         self._expect()
         if self._tls is None:
-            super().connection_made(transport)
+            self._open(transport)
         else:
             self._handshake = self.loop.create_task(self._begin_tls(self._tls))
 
@@ -197,10 +200,14 @@ class Connection(H11Protocol):
             self._expect_nothing()
             self.leave()
             return
-        super().connection_made(transport)
+        self._open(transport)
         if self._early:
             self.data_received(bytes(self._early))
             self._early.clear()
+
+    def _open(self, transport: asyncio.Transport) -> None:
+        transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """

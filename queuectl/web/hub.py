@@ -19,7 +19,7 @@ from queuectl.web.look_feed import LookFeed
 from queuectl.web.output_feed import OutputFeed
 from queuectl.web.visitor import Visitor
 
-#: Streams at once: each holds a socket and up to some 400 kB that its browser has not taken.
+#: Streams at once: each holds a socket and up to some 200 kB that its browser has not taken.
 STREAMS_MAX = 1_024
 #: Of one account or token: it leaves room for others.
 VISITOR_STREAMS_MAX = 512

@@ -131,7 +131,7 @@ class Connection:
             except FrameTooLong as error:
                 raise strange(self.path, str(error)) from error
             if frame is not None:
-                return frame
+                return bytes(frame)
             try:
                 data = await self._reader.read(_RECEIVE_BYTES)
             except ConnectionError:

@@ -26,6 +26,9 @@ from queuectl.views import FINISHED_STATES, JobView
 from queuectl.web.feed import End, Feed
 from queuectl.web.link import Link
 
+#: A piece is one message. The daemon reads more at once, but each reader who is slow holds messages
+#: of its own: one that is being sent, and the next.
+PIECE_BYTES_MAX = 16 << 10
 #: How much of the end a feed begins with, and how much it keeps.
 TAIL_BYTES = 64 << 10
 KEPT_BYTES_MAX = 256 << 10
@@ -152,12 +155,16 @@ class Cutter:
         Return what is whole with the bytes of *piece*, which follow those before.
         """
         pieces = self.rest() if piece.dropped_bytes else []
-        data = self._rest + piece.data
-        whole = len(data) - incomplete_bytes(data)
-        self._rest = data[whole:]
-        if whole or piece.dropped_bytes:
-            pieces.append(self._piece(data[:whole], piece.dropped_bytes, piece.at))
-        return pieces
+        dropped_bytes = piece.dropped_bytes
+        self._rest += piece.data
+        while True:
+            data = self._rest[:PIECE_BYTES_MAX]
+            whole = len(data) - incomplete_bytes(data)
+            if not whole and not dropped_bytes:
+                return pieces
+            pieces.append(self._piece(data[:whole], dropped_bytes, piece.at))
+            self._rest = self._rest[whole:]
+            dropped_bytes = 0
 
     def rest(self) -> list[Piece]:
         """
@@ -275,8 +282,9 @@ class OutputFeed(Feed[Piece | AttemptEnd]):
         over = (only + 1, 0) if only is not None else None
         while position < self.begin_of_kept and (over is None or position < over):
             pieces, position = await self._read_behind(position)
-            for piece in pieces:
-                yield piece
+            pieces.reverse()
+            while pieces:
+                yield pieces.pop()  # Nothing of what is told already is held for who is slow.
         number, seen_bytes = self.first, self.amount_before(self.first)
         while True:
             if number < self.first:

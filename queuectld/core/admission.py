@@ -21,7 +21,7 @@ from queuectl.protocol import (
     Enqueue,
     JobSpec,
 )
-from queuectl.views import JobState
+from queuectl.views import JobState, OutputTo
 from queuectld.core.host import Host
 from queuectld.core.peer import Owner, Peer
 from queuectld.core.records import JobEnqueued, Stored
@@ -343,12 +343,16 @@ def admit(
     due_at = 0
     if spec.delay_ms is not None or spec.run_at is not None:
         due_at = _due_at(spec, now, queue.wall_offset_ms)
+    output: OutputTo | None = None
     if spec.output == "journal":
         _check_journal(queue.host)
+        output = "journal"
     if spec.env:
         check_env(spec.env, shared_env_bytes)
     state: JobState = "held" if spec.hold else "scheduled" if due_at else "pending"
-    asker = peer if owner.is_other else None
+    by_uid = by_user = None
+    if owner.home is not None:
+        by_uid, by_user = peer.uid, peer.user
     # In the order of the fields: by name, so many take longer than all the checks above.
     return JobEnqueued(
         number,
@@ -375,7 +379,7 @@ def admit(
         index,
         owner.peer.uid,
         owner.peer.user or None,
-        None if asker is None else asker.uid,
-        None if asker is None else asker.user,
-        "journal" if spec.output == "journal" else None,
+        by_uid,
+        by_user,
+        output,
     )

@@ -80,6 +80,16 @@ class NamedQueue:
         return not self.paused and (self.concurrency == 0 or self.running < self.concurrency)
 
 
+class Environment(Struct):
+    """
+    Variables that `jobs` jobs of one account share.
+    """
+
+    packed: bytes
+    owner: int | None
+    jobs: int = 0
+
+
 class Made(Struct, gc=False):
     """
     Jobs that one request made: `count` of them, from this index in the request and this number on.

@@ -8,6 +8,8 @@ admin's own session stays behind: the runner knows the account's HOME, SHELL and
 directory is the account's home unless the request names one.
 """
 
+from msgspec import Struct
+
 from queuectld.core.admission import check_env, shorten
 from queuectld.core.host import Account, Host
 from queuectld.core.peer import Owner, Peer
@@ -51,36 +53,46 @@ def _directory(account: Account) -> str:
     return account.home if account.home.startswith("/") else "/"
 
 
-class Environments:
+class Environments(Struct, gc=False):
     """
     The variables that the jobs of one request share: the submitter's, and what is left of them for
-    other accounts, each of which has its own. `new` are those that are not stored yet. Raises
-    Refusal.
+    other accounts, each of which has its own.
     """
 
-    def __init__(self, state: State, peer: Peer, env: dict[str, str]) -> None:
-        self._state = state
-        self._env = env
-        self.new: list[EnvironmentStored] = []
-        own_id = state.env_id(env, peer.uid)
-        #: The id of the submitter's.
-        self.own_id = self._store(env, peer.uid) if own_id is None else own_id
-        #: Of what is left for others, by the uid of whose they are.
-        self._left_ids: dict[int | None, int] = {}
+    state: State
+    env: dict[str, str]
+    #: The id of the submitter's.
+    own_id: int
+    #: Those that are not stored yet.
+    new: list[EnvironmentStored] = []
+    #: The ids of what is left for others, by the uid of whose they are.
+    left_ids: dict[int | None, int] = {}
 
     def id_for(self, owner: Owner) -> int:
         """
-        Return the id of what the jobs of *owner* get, who is not the submitter.
+        Return the id of what the jobs of *owner* get, who is not the submitter. Raises Refusal.
         """
         uid = owner.peer.uid
-        if uid not in self._left_ids:
-            left = {name: value for name, value in self._env.items() if name not in PERSONAL}
-            known = self._state.env_id(left, uid)
-            self._left_ids[uid] = self._store(left, uid) if known is None else known
-        return self._left_ids[uid]
+        if uid not in self.left_ids:
+            left = {name: value for name, value in self.env.items() if name not in PERSONAL}
+            known = self.state.env_id(left, uid)
+            self.left_ids[uid] = self._store(left, uid) if known is None else known
+        return self.left_ids[uid]
 
     def _store(self, env: dict[str, str], uid: int | None) -> int:
         check_env(env)
-        env_id = self._state.next_env_id + len(self.new)
+        env_id = self.state.next_env_id + len(self.new)
         self.new.append(EnvironmentStored(env_id, env, uid))
         return env_id
+
+
+def environments_of(state: State, peer: Peer, env: dict[str, str]) -> Environments:
+    """
+    Return the variables that the jobs of one request of *peer* share. Raises Refusal.
+    """
+    own_id = state.env_id(env, peer.uid)
+    if own_id is not None:
+        return Environments(state, env, own_id)
+    check_env(env)
+    env_id = state.next_env_id
+    return Environments(state, env, env_id, [EnvironmentStored(env_id, env, peer.uid)])

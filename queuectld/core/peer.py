@@ -40,20 +40,14 @@ class Peer(Struct, frozen=True):
 EVERYBODY = Peer(None, admin=True)
 
 
-class Owner(Struct, frozen=True):
+class Owner(Struct, frozen=True, gc=False):
     """
-    Whose a new job is. `home` is the account's directory if that is not the submitter's own.
+    Whose a new job is. `home` is the directory of an account that is not the submitter's own; None:
+    it is.
     """
 
     peer: Peer
     home: str | None = None
-
-    @property
-    def is_other(self) -> bool:
-        """
-        Whether it is not the submitter's own.
-        """
-        return self.home is not None
 
 
 def name_key(owner: int | None, name: str) -> str:

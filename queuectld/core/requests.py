@@ -56,21 +56,23 @@ from queuectld.core.admission import (
     shorten,
 )
 from queuectld.core.effects import AwaitJobs, Reply, StopDaemon, StreamLogs
-from queuectld.core.owners import Environments, owner_of
+from queuectld.core.owners import Environments, environments_of, owner_of
 from queuectld.core.peer import Owner
-from queuectld.core.records import JobEnqueued, SettingsChanged, store
+from queuectld.core.records import JobEnqueued, SettingsChanged, Stored, store
 from queuectld.core.refusal import Refusal
 from queuectld.core.watching import watch
 
 if TYPE_CHECKING:
     from queuectld.core.queue import Queue
 
+_NO_NAMES: frozenset[str] = frozenset()
+
 
 def answer(queue: "Queue", client: int, request: Any, now: int) -> None:
     """
     Do what a request asks for. Raises Refusal, having changed nothing.
     """
-    if type(request) in ADMINS_ONLY and not queue.peer.admin:
+    if not queue.peer.admin and type(request) in ADMINS_ONLY:
         raise Refusal("denied", "this is for root and members of the group queuectl-admin")
     HANDLERS[type(request)](queue, client, request, now)
 
@@ -93,9 +95,9 @@ def refused(call: int, refusal: Refusal) -> Refused:
 
 def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     state = queue.state
-    made = state.made_by(request.request_id, queue.peer.uid) if request.request_id else None
-    if made is not None:
-        queue.do(Reply(client, _enqueued_before(queue, request, made)))
+    before = state.made_by(request.request_id, queue.peer.uid) if request.request_id else None
+    if before is not None:
+        queue.do(Reply(client, _enqueued_before(queue, request, before)))
         return
     if queue.storage_full:
         raise Refusal("try_later", "the disk of the journal is full; make room, then try again")
@@ -103,27 +105,24 @@ def _enqueue(queue: "Queue", client: int, request: Enqueue, now: int) -> None:
     if not queue.peer.admin:
         check_queued(state, queue.peer, len(request.jobs))
         check_bytes(state, queue.peer)
-    environments = Environments(state, queue.peer, request.env)
+    environments = environments_of(state, queue.peer, request.env)
     new_queues: set[str] = set()
-    records, errors = _admit_all(queue, request, environments, new_queues, now)
-    stored = list(map(store, records))
+    made, ids, errors = _admit_all(queue, request, environments, new_queues, now)
     new_environments = environments.new
     if new_environments:
-        used = {record.env_id for record in records}
+        used = {record.env_id for record, _ in made}
         new_environments = [each for each in new_environments if each.env_id in used]
-    if len(stored) > 1:  # The limits of one job's fields, together, are below this one.
-        check_stored([*map(store, new_environments), *stored])
+    if len(made) > 1:  # The limits of one job's fields, together, are below this one.
+        check_stored([*map(store, new_environments), *(stored for _, stored in made)])
     for environment in new_environments:
         queue.record(environment)
     if new_queues:
         named_queues.make(queue, new_queues)
-    ids: list[str | None] = [None] * len(request.jobs)
-    for index, record in enumerate(records):
-        queue.record(record, stored[index])
-        ids[record.request_index] = _id_told(queue, record.uid, record.name, record.number)
+    for record, stored in made:
+        queue.record(record, stored)
     jobs = []
     if request.want_jobs:
-        made_jobs = [state.jobs[record.number] for record in records]
+        made_jobs = [state.jobs[record.number] for record, _ in made]
         jobs = [views.job_view(queue, job, queue.peer) for job in made_jobs]
     response = Enqueued(call=request.call, ids=ids, errors=errors, jobs=jobs, durable=queue.durable)
     queue.do(Reply(client, response))
@@ -135,18 +134,20 @@ def _admit_all(
     environments: Environments,
     new_queues: set[str],
     now: int,
-) -> tuple[list[JobEnqueued], list[JobError]]:
+) -> tuple[list[tuple[JobEnqueued, Stored]], list[str | None], list[JobError]]:
     """
-    Return the records of the jobs that may be made and, for a partial batch, why the others not.
-    Adds to *new_queues* the queues that are to be made for them.
+    Return the records of the jobs that may be made, what the submitter is to call each job, and,
+    for a partial batch, why the others may not; these are called None. Adds to *new_queues* the
+    queues that are to be made for them.
 
     Each job is checked against the state and against the jobs of the batch before it.
     """
-    records: list[JobEnqueued] = []
+    made: list[tuple[JobEnqueued, Stored]] = []
+    ids: list[str | None] = []
     errors: list[JobError] = []
-    batch_names: set[str] = set()
+    batch_names = _NO_NAMES
     if len(request.jobs) > 1:
-        batch_names = {spec.id for spec in request.jobs if spec.id is not None}
+        batch_names = frozenset(spec.id for spec in request.jobs if spec.id is not None)
     names: set[tuple[int | None, str]] = set()
     state = queue.state
     queues = state.queues
@@ -162,7 +163,7 @@ def _admit_all(
                 raise Refusal("conflict", f"id {shorten(spec.id)} is twice here", "id")
             if spec.env and not shared_env_bytes:
                 shared_env_bytes = env_bytes(request.env)
-            env_id = environments.id_for(owner) if owner.is_other else environments.own_id
+            env_id = environments.own_id if owner.home is None else environments.id_for(owner)
             record = admit(queue, owner, request, index, number, env_id, shared_env_bytes, now)
             named = queues.get(record.queue)
             if named is None or not named.listed:
@@ -172,28 +173,30 @@ def _admit_all(
                 refusal.index = index if len(request.jobs) > 1 else None
                 raise
             errors.append(_job_error(refusal, spec.id, index))
+            ids.append(None)
             continue
         if spec.id is not None:
             names.add((owner.peer.uid, spec.id))
-        records.append(record)
+        made.append((record, store(record)))
+        ids.append(_id_told(queue, record.uid, spec.id, number))
         number += 1
-    return records, errors
+    return made, ids, errors
 
 
 def _free_number(
-    queue: "Queue", owner: Owner, spec: JobSpec, number: int, batch_names: set[str]
+    queue: "Queue", owner: Owner, spec: JobSpec, number: int, batch_names: frozenset[str]
 ) -> int:
     """
     Return the first number from *number* on that, as an id, means no other job to those who are
     told it.
     """
-    if spec.id is not None and not owner.is_other:
+    if spec.id is not None and owner.home is None:
         return number  # It is known by its id.
     is_named = queue.state.is_named
     while (
         (batch_names and str(number) in batch_names)
         or is_named(owner.peer.uid, number)
-        or (owner.is_other and is_named(queue.peer.uid, number))
+        or (owner.home is not None and is_named(queue.peer.uid, number))
     ):
         number += 1
     return number

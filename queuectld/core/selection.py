@@ -95,7 +95,8 @@ def matching(
     """
     wanted = states & frozenset(selection.states) if selection.states else states
     jobs: list[Job] = []
-    total = sum(state.counts[each] for each in wanted)
+    counts = state.counts
+    total = sum(counts[each] for each in wanted)
     if total <= INDEX_JOBS_MAX and "pending" not in wanted:
         for each in wanted:
             jobs += [state.jobs[n] for n in state.members[each] if n > selection.after]
@@ -151,7 +152,8 @@ def _newest_first(state: State, states: frozenset[JobState], before: int | None)
     Return the jobs below *before* by descending number: those in *states*, or where that would not
     be faster, all.
     """
-    total = sum(state.counts[each] for each in states)
+    counts = state.counts
+    total = sum(counts[each] for each in states)
     if not states or "pending" in states or total > INDEX_JOBS_MAX:
         return state.newest_first(before)
     numbers = [number for each in states for number in state.members[each]]

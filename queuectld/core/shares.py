@@ -114,10 +114,12 @@ class Share:
 class Shares:
     """
     All accounts that have had jobs. They stay, as few as people are: who forgets the only job, and
-    makes another, has had a turn all the same.
+    makes another, has had a turn all the same. *is_ready* says whether an entry of a line, priority
+    and number, is live.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_ready: Callable[[int, int], bool]) -> None:
+        self._is_ready = is_ready
         self.by_owner: dict[int | None, Share] = {}
         #: Those with pending jobs.
         self.waiting: dict[int | None, Share] = {}
@@ -145,14 +147,7 @@ class Shares:
         """
         return {owner for owner, share in self.by_owner.items() if share.user == user}
 
-    def join(
-        self,
-        share: Share,
-        queue: NamedQueue,
-        priority: int,
-        number: int,
-        is_ready: Callable[[int, int], bool],
-    ) -> None:
+    def join(self, share: Share, queue: NamedQueue, priority: int, number: int) -> None:
         """
         Put a pending job into its line.
         """
@@ -162,7 +157,8 @@ class Shares:
             self.waiting[share.owner] = share
         line.count += 1
         if line.ready.push(priority, number) > 2 * line.count + _STALE_MAX:
-            line.ready.rebuild(entry for entry in set(line.ready.entries()) if is_ready(*entry))
+            live = [entry for entry in set(line.ready.entries()) if self._is_ready(*entry)]
+            line.ready.rebuild(live)
 
     def leave(self, share: Share, queue: NamedQueue) -> None:
         """
@@ -177,9 +173,7 @@ class Shares:
 
     # --- choosing ---------------------------------------------------------------------------
 
-    def take_turn(
-        self, is_ready: Callable[[int, int], bool], setting: Callable[[str], Any]
-    ) -> int | None:
+    def take_turn(self, setting: Callable[[str], Any]) -> int | None:
         """
         Return the number of the job that is to start now, None if none may: its account's turn.
         """
@@ -189,7 +183,7 @@ class Shares:
         for share in self.waiting.values():
             if not share.may_start(running_max):
                 continue
-            head = share.head(is_ready)
+            head = share.head(self._is_ready)
             if head is None:
                 continue
             priority, number = unpack(head)

@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
 from queuectl.protocol import DEFAULT_QUEUE
 from queuectl.settings import SETTINGS, check
 from queuectl.views import FINISHED_STATES, JOB_STATES, JobState, SettingValue
-from queuectld.core.job import Job, Made, NamedQueue, Run, Stop
+from queuectld.core.job import Environment, Job, Made, NamedQueue, Run, Stop, no_jobs
 from queuectld.core.limits import Slots
 from queuectld.core.peer import name_key
 from queuectld.core.records import (
@@ -60,16 +59,6 @@ _decode_env = Decoder(dict[str, str]).decode
 _encode_env = Encoder(order="sorted").encode
 
 
-class Environment(Struct):
-    """
-    Variables that `jobs` jobs of one account share.
-    """
-
-    packed: bytes
-    owner: int | None
-    jobs: int = 0
-
-
 class State:
     """
     The jobs and every index over them.
@@ -82,8 +71,7 @@ class State:
         #: The jobs whose submitter gave an id, by name_key().
         self.by_name: dict[str, int] = {}
         self.queues: dict[str, NamedQueue] = {}
-        self.shares = Shares()
-        self.counts: dict[JobState, int] = dict.fromkeys(JOB_STATES, 0)
+        self.shares = Shares(self.is_ready)
         #: For every state but pending (those are in the lines, see shares.py): the jobs in it.
         self.members: dict[JobState, dict[int, None]] = {
             state: {} for state in JOB_STATES if state != "pending"
@@ -164,17 +152,26 @@ class State:
         return bool(self.by_name) and name_key(owner, str(number)) in self.by_name
 
     @property
+    def counts(self) -> dict[JobState, int]:
+        """
+        How many jobs are in each state.
+        """
+        counts = no_jobs() | {state: len(members) for state, members in self.members.items()}
+        counts["pending"] = len(self.jobs) - sum(counts.values())
+        return counts
+
+    @property
     def expiring_count(self) -> int:
         """
         Jobs that retention may forget: finished ones except the dead.
         """
-        return self.counts["completed"] + self.counts["cancelled"]
+        return len(self.members["completed"]) + len(self.members["cancelled"])
 
     def take_pending(self) -> Job | None:
         """
         Return the pending job that is to start now, and count the turn: see shares.py.
         """
-        number = self.shares.take_turn(self.is_ready, self.setting)
+        number = self.shares.take_turn(self.setting)
         return None if number is None else self.jobs[number]
 
     def newest_first(self, before: int | None = None) -> Iterator[Job]:
@@ -296,7 +293,6 @@ class State:
         Take a job out of the indices that its state asked for.
         """
         state, queue = job.state, job.queue
-        self.counts[state] -= 1
         queue.counts_of[job.owner][state] -= 1
         share.counts[state] -= 1
         if state == "pending":
@@ -308,11 +304,10 @@ class State:
 
     def _enter(self, job: Job, share: Share) -> None:
         state, queue, number = job.state, job.queue, job.number
-        self.counts[state] += 1
         queue.counts_of[job.owner][state] += 1
         share.counts[state] += 1
         if state == "pending":
-            self.shares.join(share, queue, job.priority, number, self.is_ready)
+            self.shares.join(share, queue, job.priority, number)
             return
         self.members[state][number] = None
         if state in FINISHED_STATES:
@@ -329,7 +324,7 @@ class State:
 
     def _watch(self, job: Job) -> None:
         self.timers.push(job.due_at, job.number)
-        if len(self.timers) > 2 * sum(self.counts[state] for state in TIMED_STATES) + 1024:
+        if len(self.timers) > 2 * sum(len(self.members[state]) for state in TIMED_STATES) + 1024:
             self.timers.rebuild(self.is_due)
 
     def _job_enqueued(self, record: JobEnqueued, body: bytes) -> None:

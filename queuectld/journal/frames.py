@@ -51,6 +51,7 @@ _RECORD = struct.Struct("<IBBHQ")
 _PADDINGS = tuple(bytes(count) for count in range(8))
 _FRAME = struct.Struct("<4sHHIIQQIII")
 _CRC = struct.Struct("<I")
+_pack_record_header = _RECORD.pack
 _FRAME_CHECKED_BYTES = FRAME_HEADER_BYTES - _CRC.size
 
 assert _RECORD.size == RECORD_HEADER_BYTES
@@ -105,7 +106,7 @@ def pack_record(kind: int, flags: int, part: int, key: int, body: bytes) -> byte
     A record larger than BATCH_BYTES_MAX is a bug of the caller and asserts.
     """
     length = len(body)
-    packed = _RECORD.pack(length, kind, flags, part, key) + body + _PADDINGS[-length & 7]
+    packed = _pack_record_header(length, kind, flags, part, key) + body + _PADDINGS[-length & 7]
     assert len(packed) <= BATCH_BYTES_MAX, len(packed)
     return packed
 

@@ -289,7 +289,8 @@ class Daemon:
             except Refusal as refusal:
                 self.reply(event.client, refused(request.call, refusal))
                 return False
-        if (report := REPORTS.get(type(request))) is not None:
+        if type(request) in REPORTS:
+            report = REPORTS[type(request)]
             self.reply(event.client, report(self, request.call, now, event.peer))
             return False
         if self.housekeeping.waits_for_room and self._crowded and not isinstance(request, LOOKS):

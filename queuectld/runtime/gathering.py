@@ -18,8 +18,8 @@ LOOKS = (Status, List, Show, GetMetrics, GetHistory)
 # Answers that confirm nothing: they are given while a full disk holds everything else back.
 _LOOKING = (Refused, StatusReport, Jobs, JobDetail, Metrics, History)
 
-# A record in a batch is padded to a multiple of 8.
-_PADDING_BYTES_MAX = 7
+# What a record in a batch takes beside its body at most: it is padded to a multiple of 8.
+_RECORD_BYTES_MAX = RECORD_HEADER_BYTES + 7
 
 
 class Gathering(Struct):
@@ -39,7 +39,7 @@ class Gathering(Struct):
         self.records += records
         self.stored += stored
         for each in stored:
-            self.packed_bytes += RECORD_HEADER_BYTES + len(each.body) + _PADDING_BYTES_MAX
+            self.packed_bytes += _RECORD_BYTES_MAX + len(each.body)
 
     def packed(self) -> list[bytes]:
         """

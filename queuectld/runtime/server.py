@@ -54,7 +54,7 @@ ACCEPT_RETRY_MS = 100
 # Connections accepted in one turn: who connects without end keeps nobody who is connected waiting.
 ACCEPTS_PER_TURN_MAX = 16
 
-_decode_request: Callable[[bytes], Any] = Decoder(Request).decode
+_decode_request: Callable[[bytearray], Any] = Decoder(Request).decode
 _decode_envelope = Decoder(Envelope).decode
 # What msgspec raises for bytes that are no message: nesting too deep and text that is not UTF-8
 # have exceptions of their own.
@@ -418,7 +418,7 @@ class Server:
             self._deadlines.end_at(connection, token.expires_at)
         return None
 
-    def _undecodable(self, connection: Connection, frame: bytes, error: Exception) -> None:
+    def _undecodable(self, connection: Connection, frame: bytearray, error: Exception) -> None:
         """
         Refuse one request if it can be told which, else hang up: the stream makes no sense.
         """

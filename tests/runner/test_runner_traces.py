@@ -219,8 +219,10 @@ from queuectld.runner import process
 os.setgroups([])
 os.setresgid({UID}, {UID}, {UID})
 os.setresuid({UID}, {UID}, {UID})
-own = subprocess.Popen(["sleep", "1000"])
+own = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
 try:
+    own.stdin.write(b"its program is executed")
+    own.stdout.read(1)
     print({{os.getpid(), own.pid}} <= {{each.pid for each in process.every()}})
     print(process.real_uid(own.pid))
     print(process.read(1), process.real_uid(1))

@@ -10,6 +10,7 @@ from markdown_reader import ROOT, Document, code_in, plain
 from queuectl.web import (
     arrival,
     bodies,
+    configuration,
     connections,
     gateway,
     link,
@@ -88,3 +89,22 @@ def test_events() -> None:
         logged |= set(re.findall(r'log\.(?:info|warning|error)\(\s*"(\w+)"', text))
         logged |= set(re.findall(r'getattr\(log, level\)\("(\w+)"', text))
     assert logged == {code_in(row[0])[0] for row in WEB.table("The log")}
+
+
+def test_addresses_of_a_gateway_on_this_host() -> None:
+    """
+    What is typed as it is written finds a gateway that was started as it is written.
+    """
+    texts = [path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))]
+    ports = re.findall(r"\b(?:localhost|127\.0\.0\.1|192\.0\.2\.7):([0-9]+)", "\n".join(texts))
+    assert {str(configuration.PORT_DEFAULT)} == set(ports)
+
+
+def test_a_token_in_a_file_is_the_token_alone() -> None:
+    """
+    Where a command writes a token into a file, it writes nothing else.
+    """
+    lines = [line for path in (ROOT / "docs").glob("*.md") for line in path.read_text().split("\n")]
+    made = [line for line in lines if re.search(r"^queuectl .*token create .*> ", line)]
+    assert len(made) >= 2
+    assert made == [line for line in made if "--quiet" in line]

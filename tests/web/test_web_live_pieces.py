@@ -10,7 +10,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queuectl.web.output_feed import Cutter, Piece, incomplete_bytes
+from queuectl.web.output_feed import PIECE_BYTES_MAX, Cutter, Piece, incomplete_bytes
 
 #: Text of characters of all lengths, and bytes that are none.
 OUTPUT = st.one_of(
@@ -65,6 +65,20 @@ def test_no_character_is_cut(text: str, chunk_ends: list[int]) -> None:
     """
     for piece in cut(text.encode(), chunk_ends):
         assert "text" in json.loads(piece.told)
+
+
+def test_pieces_are_small() -> None:
+    """
+    However much is read at once, little is told at once: a message is what is held for each reader
+    who is slow. Where it is cut, no character is.
+    """
+    text = "a" + "€" * PIECE_BYTES_MAX
+    (first, *others) = Cutter((1, 0)).take(Piece(1, 5, text.encode(), 5))
+    assert 5 == first.dropped_bytes
+    assert text == "".join(json.loads(each.told)["text"] for each in (first, *others))
+    assert {0} == {each.dropped_bytes for each in others}
+    sizes = [len(each.data) for each in (first, *others)]
+    assert max(sizes) <= PIECE_BYTES_MAX < min(sizes[:-1]) + 3
 
 
 @given(OUTPUT, st.integers(0, 80), st.integers(0, 80), st.integers(0, 20))
