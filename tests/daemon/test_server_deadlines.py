@@ -2,12 +2,22 @@
 What happens to a client that does not greet, finish, take or ask in time.
 """
 
+import socket
+
 from stepped_server import HELLO, Stepped, ended, received, refusal, statuses
 
 from queuectl.framing import pack_frame
 from queuectl.protocol import Done, Output, Refused, Status, Welcome, encode
-from queuectld.runtime.connection import UNANSWERED_MAX
-from queuectld.runtime.deadlines import FRAME_MS_MAX, HELLO_MS_MAX, IDLE_MS_MAX, WRITE_MS_MAX
+from queuectld.core.peer import EVERYBODY
+from queuectld.runtime.connection import UNANSWERED_MAX, Connection
+from queuectld.runtime.deadlines import (
+    FRAME_MS_MAX,
+    HELLO_MS_MAX,
+    IDLE_MS_MAX,
+    WRITE_MS_MAX,
+    Deadlines,
+)
+from queuectld.runtime.quotas import Quota
 
 
 def test_a_hello_comes_in_time(stepped: Stepped) -> None:
@@ -161,3 +171,29 @@ def test_who_takes_nothing_for_long_is_dropped(stepped: Stepped) -> None:
         stepped.now += WRITE_MS_MAX
         stepped.turn()
         assert stepped.gone == [1]
+
+
+def test_the_earliest_time_is_known_after_every_change() -> None:
+    """
+    Whatever is noted, taken out or forgotten, the loop hears the earliest time that is left.
+    """
+    deadlines = Deadlines()
+    assert deadlines.next() is None
+    first_sock, second_sock = socket.socketpair()
+    with first_sock, second_sock:
+        first = Connection(first_sock, 1, EVERYBODY, Quota(None))
+        second = Connection(second_sock, 2, EVERYBODY, Quota(None))
+        deadlines.note(first, 1_000)
+        assert 1_000 + HELLO_MS_MAX == deadlines.next()
+        deadlines.end_at(first, 2_000)
+        assert 2_000 == deadlines.next()
+        assert not deadlines.is_due(1_999)
+        assert deadlines.is_due(2_000)
+        assert [first] == list(deadlines.ended(2_000))
+        assert 1_000 + HELLO_MS_MAX == deadlines.next()
+        deadlines.note(second, 5_000)
+        assert 1_000 + HELLO_MS_MAX == deadlines.next()
+        assert [first] == [each for each, _ in deadlines.expire(1_000 + HELLO_MS_MAX)]
+        assert 5_000 + HELLO_MS_MAX == deadlines.next()
+        deadlines.forget(second)
+        assert deadlines.next() is None
