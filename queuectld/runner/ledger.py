@@ -207,7 +207,7 @@ class Ledger:
         Remember that a process is about to be made; `fields` are the others of `Intent`. Raises
         `OSError`: then it must not be.
         """
-        record = _pack(_INTENT_BODY, _INTENT, _TRACEABLE, attempt, job, *fields)
+        record = _checked(_INTENT_BODY.pack(_INTENT, _TRACEABLE, attempt, job, *fields))
         self._flush()
         self._write(record)
         self._live[job, attempt] = record
@@ -219,7 +219,8 @@ class Ledger:
         """
         job, attempt, *fields, is_found = started
         flags = _FOUND * is_found | _UID_KNOWN * (started.uid != UID_OWN)
-        self._keep(job, attempt, _pack(_STARTED_BODY, _STARTED, flags, attempt, job, *fields))
+        body = _STARTED_BODY.pack(_STARTED, flags, attempt, job, *fields)
+        self._keep(job, attempt, _checked(body))
 
     def exit(self, exited: Exited) -> None:
         """
@@ -232,7 +233,7 @@ class Ledger:
         Forget an attempt: it is acknowledged, or did not become a process.
         """
         del self._live[job, attempt]
-        self._append(_pack(_BARE_BODY, _ACK, 0, attempt, job))
+        self._append(_checked(_BARE_BODY.pack(_ACK, 0, attempt, job)))
 
     def greet(self, epoch: int) -> None:
         """
@@ -240,7 +241,7 @@ class Ledger:
         """
         assert epoch >= self.epoch_max
         self._see_epoch(epoch)
-        self._append(_pack(_BARE_BODY, _EPOCH, 0, 0, epoch))
+        self._append(_checked(_BARE_BODY.pack(_EPOCH, 0, 0, epoch)))
 
     def try_flush(self) -> None:
         """
@@ -343,8 +344,8 @@ class Ledger:
 
     def _rewrite(self) -> None:
         epochs = self.ledger_epoch, self.epoch_max
-        header = _pack(_HEADER_BODY, _HEADER, 0, 0, 0, _MAGIC, VERSION, self._boot_id, *epochs)
-        data = header + b"".join(self._live.values())
+        header = _HEADER_BODY.pack(_HEADER, 0, 0, 0, _MAGIC, VERSION, self._boot_id, *epochs)
+        data = _checked(header) + b"".join(self._live.values())
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
         fd = self._files.open(NEW_NAME, flags, self._directory_fd)
         try:
@@ -407,18 +408,18 @@ def _read_header(record: bytes) -> tuple[bytes, int, int] | None:
     return boot_id, ledger_epoch, epoch_max
 
 
-def _pack(body: struct.Struct, *fields: int | bytes) -> bytes:
+def _checked(body: bytes) -> bytes:
     """
-    A record: kind, flags, attempt and job, and what its kind has, as `body` lays them out.
+    A record: its body, and the CRC of that.
     """
-    data = body.pack(*fields)
-    return data + _CRC.pack(zlib.crc32(data))
+    return body + _CRC.pack(zlib.crc32(body))
 
 
 def _pack_exit(exited: Exited) -> bytes:
     job, attempt, status, known, started_at, ended_at, usage_known, *usage = exited
     flags = _STATUS_KNOWN * known | _USAGE_KNOWN * usage_known
-    return _pack(_EXIT_BODY, _EXIT, flags, attempt, job, status, started_at, ended_at, *usage)
+    body = _EXIT_BODY.pack(_EXIT, flags, attempt, job, status, started_at, ended_at, *usage)
+    return _checked(body)
 
 
 def _unpack_exit(record: bytes) -> Exited:
