@@ -130,7 +130,7 @@ class Enqueue(Message, frozen=True, tag="enqueue", gc=False):
     """
 
     jobs: Annotated[list[JobSpec], Meta(max_length=BATCH_JOBS_MAX)]
-    env: Raw = Raw(b"\x80")
+    env: Raw = Raw(b"\x80")  # an empty map
     cwd: str = "/"
     umask: int = 0o022
     request_id: str = ""
