@@ -275,12 +275,13 @@ class Queue:
             self._start(job, slot, now)
 
     def _start(self, job: Job, slot: int, now: int) -> None:
-        timeout_ms = self.state.spec(job).timeout_ms or self.state.setting("job_timeout")
+        spec = self.state.spec(job)
+        timeout_ms = spec.timeout_ms or self.state.setting("job_timeout")
         due_at = now + timeout_ms if timeout_ms else 0
         attempt = job.attempt + 1
         self.tallies.started(job, now)
         self.record(RunStarted(job.number, now, attempt, slot, self.state.epoch, due_at))
-        self.do(start_run(self.state, job))
+        self.do(start_run(self.state, job, spec))
 
     # --- ending -----------------------------------------------------------------------------
 
@@ -413,7 +414,7 @@ class Queue:
             elif job.stop is not None:
                 self._end_run(job, job.stop.why, now, RunExited(number, run.attempt))
             else:
-                self.do(start_run(self.state, job))
+                self.do(start_run(self.state, job, self.state.spec(job)))
 
     def _runner_gone(self, event: RunnerGone, now: int) -> None:
         self.runner_ready = False

@@ -4,16 +4,17 @@ What an attempt is started with.
 
 from queuectld.core.effects import StartRun
 from queuectld.core.job import Job
+from queuectld.core.records import JobEnqueued
 from queuectld.core.state import State
 
 
-def start_run(state: State, job: Job) -> StartRun:
+def start_run(state: State, job: Job, spec: JobEnqueued) -> StartRun:
     """
-    Return what the runner is to do for the attempt of *job* that was just recorded.
+    Return what the runner is to do for the attempt of *job*, which was asked for as *spec*, that
+    was just recorded.
     """
     assert job.runs
     run = job.runs[-1]
-    spec = state.spec(job)
     env = state.env(spec.env_id)
     env.update(spec.env or {})
     env["QUEUECTL_JOB_ID"] = spec.id

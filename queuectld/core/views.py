@@ -144,7 +144,7 @@ def explain(queue: "Queue", job: Job) -> tuple[str, str]:
         return "ended with exit code 0", "nothing"
     if job.state == "dead":
         return (
-            f"given up after {job.attempts} attempts: {error}",
+            f"given up after {job.attempts} attempt{'' if job.attempts == 1 else 's'}: {error}",
             f"stays in the dead letter queue until: queuectl dlq retry {_id(queue, job)}",
         )
     return "cancelled", "nothing, unless: queuectl retry " + _id(queue, job)

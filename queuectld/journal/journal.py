@@ -224,7 +224,7 @@ class Journal:
         """
         Whether enough waits to be replayed that a snapshot is worth its writing.
         """
-        if self._snapshot_number is not None:
+        if self._snapshot_number is not None or not self._sealed:
             return False
         newest = max(self._snapshots, default=0)
         waiting = [size for number, size in self._sealed.items() if number >= newest]

@@ -52,15 +52,16 @@ _TRACEABLE = 1  # of an INTENT
 _UID_KNOWN = 1  # of a STARTED
 _FOUND = 2
 
-_RECORD = struct.Struct("<BB2xIQ44sI")
-_BODY = struct.Struct("<BB2xIQ44s")
-_HEADER_PART = struct.Struct("<8sI16sQQ")
-_INTENT_PART = struct.Struct("<QQIQQI4x")
-_STARTED_PART = struct.Struct("<QIQQI12x")
-_EXIT_PART = struct.Struct("<iQQQQQ")
+# Each kind of record, all but its CRC.
+_COMMON = "<BB2xIQ"
+_HEADER_BODY = struct.Struct(_COMMON + "8sI16sQQ")
+_INTENT_BODY = struct.Struct(_COMMON + "QQIQQI4x")
+_STARTED_BODY = struct.Struct(_COMMON + "QIQQI12x")
+_EXIT_BODY = struct.Struct(_COMMON + "iQQQQQ")
+_BARE_BODY = struct.Struct(_COMMON + "44x")
 _CRC = struct.Struct("<I")
 
-RECORD_BYTES = _RECORD.size
+RECORD_BYTES = _BARE_BODY.size + _CRC.size
 
 Key = tuple[int, int]  # job, attempt
 
@@ -152,7 +153,8 @@ class Ledger:
             # A file of this boot serves as it is: what was found goes behind it.
             if not same_boot:
                 raise
-            self._append_all(list(self._live.values()))
+            self._waiting += self._live.values()
+            self.try_flush()
 
     def close(self) -> None:
         """
@@ -205,7 +207,7 @@ class Ledger:
         Remember that a process is about to be made; `fields` are the others of `Intent`. Raises
         `OSError`: then it must not be.
         """
-        record = _pack(_INTENT, job, attempt, _INTENT_PART.pack(*fields), _TRACEABLE)
+        record = _pack(_INTENT_BODY, _INTENT, _TRACEABLE, attempt, job, *fields)
         self._flush()
         self._write(record)
         self._live[job, attempt] = record
@@ -216,9 +218,8 @@ class Ledger:
         Remember which process it became.
         """
         job, attempt, *fields, is_found = started
-        part = _STARTED_PART.pack(*fields)
         flags = _FOUND * is_found | _UID_KNOWN * (started.uid != UID_OWN)
-        self._keep(job, attempt, _pack(_STARTED, job, attempt, part, flags))
+        self._keep(job, attempt, _pack(_STARTED_BODY, _STARTED, flags, attempt, job, *fields))
 
     def exit(self, exited: Exited) -> None:
         """
@@ -231,7 +232,7 @@ class Ledger:
         Forget an attempt: it is acknowledged, or did not become a process.
         """
         del self._live[job, attempt]
-        self._append_all([_pack(_ACK, job, attempt, b"")])
+        self._append(_pack(_BARE_BODY, _ACK, 0, attempt, job))
 
     def greet(self, epoch: int) -> None:
         """
@@ -239,7 +240,7 @@ class Ledger:
         """
         assert epoch >= self.epoch_max
         self._see_epoch(epoch)
-        self._append_all([_pack(_EPOCH, epoch, 0, b"")])
+        self._append(_pack(_BARE_BODY, _EPOCH, 0, 0, epoch))
 
     def try_flush(self) -> None:
         """
@@ -258,10 +259,10 @@ class Ledger:
     def _keep(self, job: int, attempt: int, record: bytes) -> None:
         assert (job, attempt) in self._live, "an attempt without its INTENT"
         self._live[job, attempt] = record
-        self._append_all([record])
+        self._append(record)
 
-    def _append_all(self, records: list[bytes]) -> None:
-        self._waiting += records
+    def _append(self, record: bytes) -> None:
+        self._waiting.append(record)
         self.try_flush()
 
     def _write(self, record: bytes) -> None:
@@ -310,7 +311,7 @@ class Ledger:
             self._files.rename(LEDGER_NAME, DAMAGED_NAME, self._directory_fd)
 
     def _replay(self, record: bytes) -> None:
-        kind, _, attempt, job, _, _ = _RECORD.unpack(record)
+        kind, _, attempt, job = _BARE_BODY.unpack_from(record)
         if kind in (_INTENT, _STARTED, _EXIT):
             self._live[job, attempt] = record
         elif kind == _ACK:
@@ -330,8 +331,10 @@ class Ledger:
                 self._live[key] = _pack_exit(unseen(*key, _unpack_intent(record).at, now))
 
     def _rewrite_if_due(self) -> None:
+        if self._size_bytes < self._rewrite_at_bytes:
+            return
         live_bytes = (1 + len(self._live)) * RECORD_BYTES
-        if self._size_bytes >= self._rewrite_at_bytes and live_bytes * 2 <= self._size_bytes:
+        if live_bytes * 2 <= self._size_bytes:
             try:
                 self._rewrite()
             except OSError:
@@ -339,8 +342,9 @@ class Ledger:
                 self._rewrite_at_bytes = self._size_bytes + REWRITE_BYTES_MIN
 
     def _rewrite(self) -> None:
-        part = _HEADER_PART.pack(_MAGIC, VERSION, self._boot_id, self.ledger_epoch, self.epoch_max)
-        data = _pack(_HEADER, 0, 0, part) + b"".join(self._live.values())
+        epochs = self.ledger_epoch, self.epoch_max
+        header = _pack(_HEADER_BODY, _HEADER, 0, 0, 0, _MAGIC, VERSION, self._boot_id, *epochs)
+        data = header + b"".join(self._live.values())
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
         fd = self._files.open(NEW_NAME, flags, self._directory_fd)
         try:
@@ -394,42 +398,43 @@ def _read_header(record: bytes) -> tuple[bytes, int, int] | None:
     """
     if not _is_whole(record) or record[0] != _HEADER:
         return None
-    magic, version, boot_id, ledger_epoch, epoch_max = _HEADER_PART.unpack(
-        _RECORD.unpack(record)[4]
-    )
+    _, _, _, _, magic, version, boot_id, *epochs = _HEADER_BODY.unpack_from(record)
     if magic != _MAGIC:
         return None
     if version > VERSION:
         raise LedgerError(f"the ledger has version {version}, known are up to {VERSION}")
+    ledger_epoch, epoch_max = epochs
     return boot_id, ledger_epoch, epoch_max
 
 
-def _pack(kind: int, job: int, attempt: int, part: bytes, flags: int = 0) -> bytes:
-    data = _BODY.pack(kind, flags, attempt, job, part)
+def _pack(body: struct.Struct, *fields: int | bytes) -> bytes:
+    """
+    A record: kind, flags, attempt and job, and what its kind has, as `body` lays them out.
+    """
+    data = body.pack(*fields)
     return data + _CRC.pack(zlib.crc32(data))
 
 
 def _pack_exit(exited: Exited) -> bytes:
     job, attempt, status, known, started_at, ended_at, usage_known, *usage = exited
-    part = _EXIT_PART.pack(status, started_at, ended_at, *usage)
-    return _pack(_EXIT, job, attempt, part, _STATUS_KNOWN * known | _USAGE_KNOWN * usage_known)
+    flags = _STATUS_KNOWN * known | _USAGE_KNOWN * usage_known
+    return _pack(_EXIT_BODY, _EXIT, flags, attempt, job, status, started_at, ended_at, *usage)
 
 
 def _unpack_exit(record: bytes) -> Exited:
-    _, flags, attempt, job, part, _ = _RECORD.unpack(record)
+    _, flags, attempt, job, status, started_at, ended_at, *usage = _EXIT_BODY.unpack_from(record)
     known, usage_known = bool(flags & _STATUS_KNOWN), bool(flags & _USAGE_KNOWN)
-    status, started_at, ended_at, *usage = _EXIT_PART.unpack(part)
     return Exited(job, attempt, status, known, started_at, ended_at, usage_known, *usage)
 
 
 def _unpack_intent(record: bytes) -> Intent:
-    _, _, attempt, job, part, _ = _RECORD.unpack(record)
-    return Intent(job, attempt, *_INTENT_PART.unpack(part))
+    _, _, attempt, job, *fields = _INTENT_BODY.unpack_from(record)
+    return Intent(job, attempt, *fields)
 
 
 def _unpack_started(record: bytes) -> Started:
-    _, flags, attempt, job, part, _ = _RECORD.unpack(record)
-    started_at, pid, made_from_ns, made_to_ns, uid = _STARTED_PART.unpack(part)
+    _, flags, attempt, job, *fields = _STARTED_BODY.unpack_from(record)
+    started_at, pid, made_from_ns, made_to_ns, uid = fields
     if not flags & _UID_KNOWN:
         uid = UID_OWN
     is_found = bool(flags & _FOUND)

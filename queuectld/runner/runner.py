@@ -102,36 +102,45 @@ class Runner:
         """
         The loop.
         """
-        while not self._is_finished():
-            for fd, events in self._epoll.poll(self._timeout_ms() / 1000):
+        now = monotonic_ms()
+        while not self._is_finished(now):
+            due_at = self._next_at()
+            timeout_ms = _FOREVER_MS if due_at is None else max(0, due_at - now)
+            for fd, events in self._epoll.poll(timeout_ms / 1000):
                 # A HELLO may close the connection that another event of this round is about, so
                 # the rest waits for the next round.
                 if self._handle(fd, events):
                     break
-            self._look(monotonic_ms())
+            now = monotonic_ms()
+            # What has come to be due meanwhile is so at the next round, which does not sleep.
+            if due_at is not None and now >= due_at:
+                self._look(now)
         # What it sent meanwhile is refused, not left to be taken for lost.
         self._hear_out()
 
-    def _is_finished(self) -> bool:
-        if len(self._runs) > 0:
+    def _is_finished(self, now: int) -> bool:
+        is_stopping = self._runs.is_stopping
+        if not is_stopping and (self._stay or self._daemon is not None or self._ledger.is_waiting):
             return False
-        if self._runs.is_stopping:
-            return True
-        if self._stay or self._daemon is not None or self._ledger.is_waiting:
-            return False
-        return monotonic_ms() >= self._leave_at
+        return len(self._runs) == 0 and (is_stopping or now >= self._leave_at)
 
     def _wants_look(self) -> bool:
         return self._runs.wants_look or self._ledger.is_waiting or not self._is_listening
 
-    def _timeout_ms(self) -> int:
-        times = [self._kill_at, self._store.next_at(), self._renewal.next_at()]
+    def _next_at(self) -> int | None:
+        """
+        When to call `_look` next, or to leave; None: something has to happen first.
+        """
+        own_at = None
         if self._wants_look():
-            times.append(self._look_at)
-        elif not (len(self._runs) > 0 or self._stay or self._daemon is not None):
-            times.append(self._leave_at)
-        due = [at for at in times if at is not None]
-        return max(0, min(due) - monotonic_ms()) if due else _FOREVER_MS
+            own_at = self._look_at
+        elif not (self._stay or self._daemon is not None or len(self._runs) > 0):
+            own_at = self._leave_at
+        due_at = None
+        for at in (self._kill_at, self._store.next_at(), self._renewal.next_at(), own_at):
+            if at is not None and (due_at is None or at < due_at):
+                due_at = at
+        return due_at
 
     def _handle(self, fd: int, events: int) -> bool:
         if self._daemon is not None and fd == self._daemon.fd:
@@ -348,4 +357,5 @@ class Runner:
             else:
                 raise messages.MessageError("a second HELLO")
         finally:
-            close_all(fds)
+            if fds:
+                close_all(fds)

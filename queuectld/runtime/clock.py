@@ -49,11 +49,12 @@ class Clock:
         """
         return self._base_ms + boot_ms()
 
-    def stepped(self) -> int | None:
+    def stepped(self, now: int) -> int | None:
         """
-        Return how far the wall clock is ahead if that changed since this was last asked.
+        Return how far the wall clock is ahead of *now*, the queue's time as it was just read, if
+        that changed since this was last asked.
         """
-        offset_ms = wall_ms() - self.now()
+        offset_ms = wall_ms() - now
         if abs(offset_ms - self._offset_ms) < STEP_MS:
             return None
         self._offset_ms = offset_ms

@@ -250,7 +250,7 @@ class Daemon:
         return max(sleep_ms, 0) / 1000
 
     def _look_at_clocks(self, now: int, due_at: int | None) -> None:
-        offset_ms = self.clock.stepped()
+        offset_ms = self.clock.stepped(now)
         if offset_ms is not None:
             self.log.warning("clock_stepped", offset_ms=offset_ms)
             self.event(ClockStepped(offset_ms))
@@ -306,8 +306,9 @@ class Daemon:
         after that is for the ends of runs, of which there are only so many. As long as the queue
         does not know that the disk is full it takes requests of any size.
         """
-        too_much = not self.queue.storage_full or self._gathering.packed_bytes > GATHER_BYTES_MAX
-        return self.housekeeping.waits_for_room and too_much
+        return self.housekeeping.waits_for_room and (
+            not self.queue.storage_full or self._gathering.packed_bytes > GATHER_BYTES_MAX
+        )
 
     def reply(self, client: int, response: Any) -> None:
         """
@@ -377,7 +378,8 @@ class Daemon:
         elif error is not None:
             raise error
         else:
-            self.housekeeping.committed()
+            now = self.clock.now()
+            self.housekeeping.committed(now)
             self.meters.committed.append((len(batch.records), self.committer.span_s))
             # Starts first: a slot idles until then.
             for effect in batch.effects:
@@ -386,7 +388,7 @@ class Daemon:
             for effect in batch.effects:
                 if type(effect) is not StartRun:
                     self.perform(effect)
-            self.telling.tell(batch.records, self.clock.now())
+            self.telling.tell(batch.records, now)
         self._note_storage()
         self._submit()
 
@@ -438,24 +440,24 @@ class Daemon:
         """
         Do what was decided. Everything that was decided before it is on disk.
         """
-        if isinstance(effect, Reply):
+        if type(effect) is Reply:
             if self.server is not None:
                 self.server.reply(effect.client, effect.response)
-        elif isinstance(effect, AckExit):
+        elif type(effect) is AckExit:
             if self.runner is not None:
                 self.runner.ack(effect.number, effect.attempt)
-        elif isinstance(effect, StartRun):
+        elif type(effect) is StartRun:
             if self.runner is not None:
                 self.runner.start(effect)
-        elif isinstance(effect, SignalRun):
+        elif type(effect) is SignalRun:
             if self.runner is not None:
                 self.runner.signal(effect.number, effect.attempt, effect.signal)
-        elif isinstance(effect, TELLING):
+        elif type(effect) in TELLING:
             self.telling.perform(effect)
-        elif isinstance(effect, EndToken):
+        elif type(effect) is EndToken:
             if self.server is not None:
                 self.server.end_token(effect.token)
-        elif isinstance(effect, DeleteOutput):
+        elif type(effect) is DeleteOutput:
             self.output.delete(effect.number, effect.attempts)
         else:
             assert isinstance(effect, StopDaemon), effect

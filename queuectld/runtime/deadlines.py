@@ -85,11 +85,16 @@ class Deadlines:
         self._spans = (self._hello, self._frame, self._write, self._idle)
         #: When connections end for their token's sake, with their number: in order.
         self._ends: list[tuple[int, int, Connection]] = []
+        #: The earliest of all these times, and whether one of them may have changed since: most
+        #: turns are not about connections, and the loop asks in each.
+        self._next_at: int | None = None
+        self._changed = False
 
     def note(self, connection: Connection, now: int) -> None:
         """
         Look at a connection to which something happened in this turn.
         """
+        self._changed = True
         spoke, took = connection.spoke, connection.took
         connection.spoke = connection.took = False
         if not connection.outgoing_bytes:
@@ -118,12 +123,14 @@ class Deadlines:
         """
         A connection is not to last beyond this time.
         """
+        self._changed = True
         insort(self._ends, (at, connection.client, connection))
 
     def forget(self, connection: Connection) -> None:
         """
         A connection has ended.
         """
+        self._changed = True
         for span in self._spans:
             span.stop(connection)
         if any(each is connection for _, _, each in self._ends):
@@ -133,13 +140,24 @@ class Deadlines:
         """
         Return when the time of a connection is over, the first of all.
         """
-        token_at = self._ends[0][0] if self._ends else None
-        return earliest(token_at, *[span.next() for span in self._spans])
+        if self._changed:
+            self._changed = False
+            token_at = self._ends[0][0] if self._ends else None
+            self._next_at = earliest(token_at, *[span.next() for span in self._spans])
+        return self._next_at
+
+    def is_due(self, now: int) -> bool:
+        """
+        Whether ended() or expire() yields anything. Nearly never.
+        """
+        at = self.next()
+        return at is not None and at <= now
 
     def ended(self, now: int) -> Iterator[Connection]:
         """
         Take out and yield the connections that are not to last any longer.
         """
+        self._changed = True
         while self._ends and self._ends[0][0] <= now:
             yield self._ends.pop(0)[2]
 
@@ -147,9 +165,7 @@ class Deadlines:
         """
         Yield connections whose time is over, with what to tell them; None: they do not listen.
         """
-        at = self.next()
-        if at is None or now < at:
-            return  # Nearly always.
+        self._changed = True
         for connection in self._hello.expire(now):
             message = f"no hello came within {HELLO_MS_MAX // 1000} s; connect again"
             yield connection, Refused(code="idle", message=message)

@@ -59,10 +59,10 @@ class Housekeeping:
         """
         When to call attend() next. It is called anyway when the committer becomes free.
         """
-        at = earliest(self._output_at, self._forwarding.next_deadline())
+        output_at, forwarding_at = self._output_at, self._forwarding.next_deadline()
         if self._daemon.committer.busy:
-            return at
-        return earliest(at, self._retry_at, self._seal_at, self._sync_at)
+            return earliest(output_at, forwarding_at)
+        return earliest(output_at, forwarding_at, self._retry_at, self._seal_at, self._sync_at)
 
     def attend(self, now: int) -> None:
         """
@@ -94,25 +94,24 @@ class Housekeeping:
             self._check_snapshot = False
             self._snapshot_if_wanted(now)
 
-    def committed(self) -> None:
+    def committed(self, now: int) -> None:
         """
         A batch reached the journal.
         """
-        now = self._daemon.clock.now()
         self.waits_for_room = False
         self._seal_at = now + SEAL_AFTER_MS
         self._check_snapshot = True
         if self._daemon.journal.durability == "interval" and self._sync_at is None:
             self._sync_at = now + SYNC_INTERVAL_MS
 
-    def told(self, record: Record) -> None:
+    def told(self, record: Record, now: int) -> None:
         """
         A record is on disk: attempts that start and end have output.
         """
-        if isinstance(record, RunStarted):
+        if type(record) is RunStarted:
             self._forwarding.started(record)
-        elif isinstance(record, RunEnded):
-            self._forwarding.ended(record, self._daemon.clock.now())
+        elif type(record) is RunEnded:
+            self._forwarding.ended(record, now)
             self._check_output(record.number, record.attempt)
 
     def done(self, result: Any, error: BaseException | None) -> None:

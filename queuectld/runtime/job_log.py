@@ -73,30 +73,31 @@ class JobLog:
         """
         Tell people of a durable fact.
         """
-        self.attend(now)
-        if isinstance(record, JobEnqueued):
+        if now >= self._window_ends_at:
+            self.attend(now)
+        if type(record) is JobEnqueued:
             if record.by_user is not None and self._may_tell("enqueued"):
                 fields = job_fields(state, record.number)
                 self._log.info("job_enqueued_for", **fields, by=record.by_user)
-        elif isinstance(record, RunStarted):
+        elif type(record) is RunStarted:
             if self._may_tell("started"):
                 fields = job_fields(state, record.number)
                 self._log.info("run_started", **fields, attempt=record.attempt, slot=record.slot)
-        elif isinstance(record, RunEnded):
+        elif type(record) is RunEnded:
             self._run_ended(record, state)
-        elif isinstance(record, StopRequested):
+        elif type(record) is StopRequested:
             if self._may_tell("stopped"):
                 fields = job_fields(state, record.number)
                 self._log.info("stop_requested", **fields, attempt=record.attempt, why=record.why)
-        elif isinstance(record, JobMoved):
+        elif type(record) is JobMoved:
             if self._may_tell("moved"):
                 self._log.info("job_moved", **job_fields(state, record.number), state=record.state)
-        elif isinstance(record, JobForgotten):
+        elif type(record) is JobForgotten:
             self._log.debug("job_forgotten", **job_fields(state, record.number))
         elif isinstance(record, TokenMade | TokenForgotten):
             if self._may_tell("tokens"):
                 self._token(record)
-        elif isinstance(record, DaemonStarted):
+        elif type(record) is DaemonStarted:
             self._log.info("daemon_started", epoch=record.epoch, version=record.version)
 
     def _run_ended(self, record: RunEnded, state: State) -> None:

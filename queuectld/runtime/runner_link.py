@@ -311,7 +311,6 @@ class RunnerLink:
                 return  # Its end of file follows, and with it _lost().
             _close_all(fds)
             self._outgoing.popleft()
-        self._watch(select.EPOLLIN)
 
     def _watch(self, events: int) -> None:
         assert self._socket is not None
@@ -323,6 +322,7 @@ class RunnerLink:
 
     def _readable(self, events: int) -> None:
         if events & select.EPOLLOUT:
+            self._watch(select.EPOLLIN)  # Unless the rest does not fit either.
             self._flush()
         for _ in range(MESSAGES_PER_TURN_MAX):
             if self._socket is None:
@@ -348,13 +348,11 @@ class RunnerLink:
 
     def _hear(self, message: messages.Event) -> None:
         if isinstance(message, messages.Exited):
-            self._known.add((message.job, message.attempt))
             # The first that is heard of a short run.
-            self._starting.pop((message.job, message.attempt), None)
+            self._note(message.job, message.attempt)
             self._event(run_exited(message))
         elif isinstance(message, messages.Running):
-            self._known.add((message.job, message.attempt))
-            self._starting.pop((message.job, message.attempt), None)
+            self._note(message.job, message.attempt)
             self._event(RunSpawned(message.job, message.attempt, message.pid))
         elif isinstance(message, messages.Refused):
             self._refused(message)
@@ -375,8 +373,14 @@ class RunnerLink:
             self._event(RunnerReady(frozenset(self._known), ledger_epoch, frozenset(self._unsent)))
             self._unsent.clear()
             self._known.clear()
-        if self.ready:
-            self._known.clear()
+
+    def _note(self, number: int, attempt: int) -> None:
+        """
+        Take note of an attempt that the runner has made a process of.
+        """
+        if not self.ready:
+            self._known.add((number, attempt))
+        self._starting.pop((number, attempt), None)
 
     def _refused(self, message: messages.Refused) -> None:
         key = (message.job, message.attempt)

@@ -143,6 +143,8 @@ class Server:
         blamed for a daemon that was held up.
         """
         self._write_all(now)
+        if not self._deadlines.is_due(now):
+            return
         for connection in self._deadlines.ended(now):
             self._end(connection, "the token has expired")
         for connection, refused in self._deadlines.expire(now):

@@ -117,16 +117,16 @@ class ServiceManager:
             self._beat_at = now + self._watchdog_ms // 2
             if healthy:
                 self._say("WATCHDOG=1")
+        if now < self._status_after:
+            # Not asked for what may not be told: that would be a line for each turn.
+            self._status_at = self._status_after
+            return
         self._status_at = None
         text = status()
-        if text == self._status:
-            return
-        if now >= self._status_after:
+        if text != self._status:
             self._status = text
             self._status_after = now + STATUS_MS_MIN
             self._say(f"STATUS={text}")
-        else:
-            self._status_at = self._status_after
 
     def _say(self, *lines: str) -> None:
         if self._notify is None:

@@ -64,12 +64,12 @@ class Telling:
         """
         self._watchers.tell(records)
         for record in records:
-            if isinstance(record, JobEnqueued) and record.by_uid is None:
+            if type(record) is JobEnqueued and record.by_uid is None:
                 continue  # Most of them, and nobody can wait for a job that was not there.
             number = getattr(record, "number", None)
             if number is not None:
                 self._streams.changed(number)
-            self._housekeeping.told(record)  # The last output, then the end, in the journal.
+            self._housekeeping.told(record, now)  # The last output, then the end, in the journal.
             self._job_log.tell(record, self._state, now)
 
     def client_gone(self, client: int) -> None:

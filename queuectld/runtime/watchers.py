@@ -188,6 +188,8 @@ class Watchers:
         """
         When to call attend(), if anybody is to be sent something.
         """
+        if not self._watchers:
+            return None
         return earliest(*[each.sends_at for each in self._watchers if each.has_news])
 
     def attend(self, now: int) -> None:

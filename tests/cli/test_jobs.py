@@ -81,7 +81,7 @@ def test_show_says_everything_to_people(shared: Shell) -> None:
     out = shared.ok("show", job)
 
     for expected in (
-        "given up after 1 attempts",
+        "given up after 1 attempt",
         "queuectl dlq retry",
         "exit code 3",
         "COLOR=blue",

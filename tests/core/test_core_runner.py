@@ -133,8 +133,8 @@ def test_a_run_that_the_runner_forgot_is_lost(ledger_epoch: int) -> None:
     ("policy", "retries", "state", "error"),
     [
         ("retry", 1, "failed", "the last attempt failed: lost: nobody saw how it ended"),
-        ("retry", 0, "dead", "given up after 1 attempts: lost: nobody saw how it ended"),
-        ("dead", 3, "dead", "given up after 1 attempts: lost: nobody saw how it ended"),
+        ("retry", 0, "dead", "given up after 1 attempt: lost: nobody saw how it ended"),
+        ("dead", 3, "dead", "given up after 1 attempt: lost: nobody saw how it ended"),
         ("hold", 0, "held", "held (lost: nobody saw how it ended)"),
     ],
 )

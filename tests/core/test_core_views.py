@@ -19,7 +19,7 @@ WORDS: dict[JobState, tuple[str, str]] = {
     "failed": ("the last attempt failed: exit code 1", "tries again, 3 attempts left"),
     "completed": ("ended with exit code 0", "nothing"),
     "dead": (
-        "given up after 1 attempts: exit code 1",
+        "given up after 1 attempt: exit code 1",
         "stays in the dead letter queue until: queuectl dlq retry dead",
     ),
     "cancelled": ("cancelled", "nothing, unless: queuectl retry cancelled"),

@@ -323,20 +323,28 @@ def test_without_systemd_nothing_is_said() -> None:
 
 def test_the_status_changes_once_a_second_at_most() -> None:
     """
-    A change within the second is told when it is over, and only the last.
+    A change within the second is told when it is over, and only the last. As long as nothing may be
+    told, no line is made.
     """
     lines: list[str] = []
     manager = ServiceManager(lines.append)
-    told_at = []
+    told_at: list[int] = []
+    asked_at: list[int] = []
+
+    def line_at(now: int) -> str:
+        asked_at.append(now)
+        return f"{min(now, 2_500)}"
+
     for now in range(0, 5_000, 10):
         text = f"{min(now, 2_500)}"
         before = len(lines)
-        manager.attend(now, healthy=True, status=lambda text=text: text)  # type: ignore[misc]
+        manager.attend(now, healthy=True, status=lambda now=now: line_at(now))  # type: ignore[misc]
         if len(lines) > before:
             told_at.append(now)
         if text != lines[-1].removeprefix("STATUS="):
             assert manager.next_deadline() == told_at[-1] + 1_000
     assert [0, 1_000, 2_000, 3_000] == told_at
+    assert told_at == [at for at in asked_at if at < 4_000]
     assert "STATUS=2500" == lines[-1]
     assert manager.next_deadline() is None
 
