@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.rows import Row, Target, take_turns
 from bench.service import ROOT, Place, Service
-from queuectl.environment import caller_environment
+from queuectl.environment import caller_environment, pack_variables
 from queuectl.framing import FrameReader, pack_frame
 from queuectl.protocol import Enqueue, Enqueued, Hello, JobSpec, Welcome, decoder, encode
 
@@ -51,7 +51,7 @@ def requests_per_s(path: str, count: int, in_flight: int = IN_FLIGHT) -> float:
 
     The frames are made before the clock starts: it is the daemon that is measured.
     """
-    env, run = caller_environment(os.environ), os.urandom(8).hex()
+    env, run = pack_variables(caller_environment(os.environ)), os.urandom(8).hex()
     frames = [
         pack_frame(
             encode(

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 import msgspec
 
 from queuectl import __version__
-from queuectl.environment import caller_environment, working_directory
+from queuectl.environment import caller_environment, pack_variables, working_directory
 from queuectl.errors import (
     AccessDenied,
     CallTimedOut,
@@ -201,7 +201,7 @@ class Client:
         request = Enqueue(
             call=self._next_call(),
             jobs=jobs,
-            env=dict(surroundings.env),
+            env=pack_variables(surroundings.env),
             cwd=surroundings.cwd,
             umask=surroundings.umask,
             request_id=request_id or os.urandom(16).hex(),

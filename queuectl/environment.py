@@ -8,7 +8,10 @@ login session fails the day it is retried from another.
 import os
 from collections.abc import Mapping
 
+from msgspec import Raw
+
 from queuectl.errors import UsageError
+from queuectl.protocol import encode
 
 ALLOWED = ("PATH", "HOME", "USER", "LANG", "TZ", "SHELL", "TERM", "XDG_RUNTIME_DIR")
 ALLOWED_PREFIX = "LC_"
@@ -47,3 +50,13 @@ def working_directory() -> str:
         except OSError:
             pass
     return path
+
+
+def pack_variables(variables: Mapping[str, str]) -> Raw:
+    """
+    Return *variables* as Enqueue carries them. Raises UsageError.
+    """
+    try:
+        return Raw(encode(dict(variables)))
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{error.object!a} is not valid UTF-8") from error

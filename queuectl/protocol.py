@@ -17,7 +17,7 @@ Times: `_at` is milliseconds since the epoch, UTC. Spans: `_ms` is milliseconds.
 
 from typing import Annotated, Any, Literal, Union
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Raw, Struct, field
 from msgspec.msgpack import Decoder, Encoder
 
 from queuectl.views import (
@@ -124,10 +124,13 @@ class Enqueue(Message, frozen=True, tag="enqueue", gc=False):
 
     `request_id` is made by the client before the first send and stays the same when the request is
     sent again after a lost connection: the daemon then answers with the jobs of the first time.
+
+    `env` is a map of strings, made by pack_variables(). The daemon unpacks it only if it is not the
+    same bytes that the request before brought.
     """
 
     jobs: Annotated[list[JobSpec], Meta(max_length=BATCH_JOBS_MAX)]
-    env: dict[str, str] = {}
+    env: Raw = Raw(b"\x80")  # an empty map
     cwd: str = "/"
     umask: int = 0o022
     request_id: str = ""

@@ -20,6 +20,7 @@ from markdown_reader import Document, code_in, plain
 from msgspec import inspect as types
 
 from queuectl import framing, messages, protocol, views
+from queuectl.environment import pack_variables
 from queuectl.framing import FrameReader, pack_frame
 from queuectld.core import records
 from queuectld.core.job import TRANSITIONS
@@ -93,6 +94,7 @@ def type_name(kind: types.Type) -> str:
         types.BytesType: "bytes",
         types.NoneType: "nil",
         types.LiteralType: "word",
+        types.RawType: "map of string",  # Variables: the one field that is not unpacked with all.
     }[type(kind)]
 
 
@@ -105,6 +107,8 @@ def default_text(field: types.Field) -> str:
     value = field.default
     if value is msgspec.NODEFAULT:
         value = field.default_factory()
+    if isinstance(value, msgspec.Raw):
+        value = msgspec.msgpack.decode(value)
     return "nil" if value is None else msgspec.json.encode(value).decode()
 
 
@@ -252,7 +256,8 @@ def test_the_small_client(tmp_path: Path, answer: protocol.Message, printed: str
             client.wait()
     assert isinstance(request, protocol.Enqueue)
     assert [protocol.JobSpec(command="echo hi")] == request.jobs
-    assert (1, {"PATH": "/bin"}, str(tmp_path)) == (request.call, request.env, request.cwd)
+    assert (1, str(tmp_path)) == (request.call, request.cwd)
+    assert pack_variables({"PATH": "/bin"}) == request.env
     assert request.request_id
     assert client.returncode == 0
     assert printed_text == (printed or "command must not be empty\n")

@@ -13,7 +13,7 @@ from uuid import uuid4
 from starlette.requests import Request
 from starlette.responses import Response
 
-from queuectl.environment import caller_environment
+from queuectl.environment import caller_environment, pack_variables
 from queuectl.errors import RequestRefused, RequestTooLong, UsageError
 from queuectl.jobspec import decode_json, fields_of, make_spec
 from queuectl.protocol import (
@@ -179,7 +179,8 @@ async def _send(request: Request, specs: list[JobSpec], key: str) -> Enqueued:
     # Where there is one account, the gateway has that account's surroundings to pass on.
     own = caller_environment(os.environ) if report.mode == "user" else {}
     return await visitor.link.call(
-        Enqueue(jobs=specs, env=own, cwd="~", request_id=key or uuid4().hex), Enqueued
+        Enqueue(jobs=specs, env=pack_variables(own), cwd="~", request_id=key or uuid4().hex),
+        Enqueued,
     )
 
 

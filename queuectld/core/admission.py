@@ -67,6 +67,13 @@ def excerpt(text: str) -> str:
     return cut.decode(errors="ignore") + "…"
 
 
+def malformed(error: Exception) -> str:
+    """
+    Return what is told of a request whose bytes are not what they should be.
+    """
+    return f"the request is malformed: {excerpt(str(error))}"
+
+
 def check_name(text: str, field: str) -> None:
     """
     Refuse what cannot be the name of a queue or the id of a job.

@@ -8,9 +8,10 @@ admin's own session stays behind: the runner knows the account's HOME, SHELL and
 directory is the account's home unless the request names one.
 """
 
-from msgspec import Struct
+from msgspec import MsgspecError, Raw, Struct
+from msgspec.msgpack import Decoder
 
-from queuectld.core.admission import check_env, shorten
+from queuectld.core.admission import check_env, malformed, shorten
 from queuectld.core.host import Account, Host
 from queuectld.core.peer import Owner, Peer
 from queuectld.core.records import EnvironmentStored
@@ -19,6 +20,18 @@ from queuectld.core.state import State
 
 #: Variables that say who and where the submitter is.
 PERSONAL = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "XDG_RUNTIME_DIR"})
+
+
+class _Request(Struct):
+    """
+    The one field of a request that is unpacked here, so that an error names it as it names others.
+    """
+
+    env: dict[str, str]
+
+
+_ENV_FOLLOWS = b"\x81\xa3env"  # a map of one field, named env
+_decode_request = Decoder(_Request).decode
 
 
 def owner_of(peer: Peer, host: Host, name: str) -> Owner:
@@ -60,13 +73,20 @@ class Environments(Struct, gc=False):
     """
 
     state: State
-    env: dict[str, str]
+    packed: Raw
     #: The id of the submitter's.
     own_id: int
     #: Those that are not stored yet.
     new: list[EnvironmentStored] = []
     #: The ids of what is left for others, by the uid of whose they are.
     left_ids: dict[int | None, int] = {}
+
+    @property
+    def env(self) -> dict[str, str]:
+        """
+        The submitter's variables, unpacked when they are asked for.
+        """
+        return _unpack(self.packed)
 
     def id_for(self, owner: Owner) -> int:
         """
@@ -86,13 +106,27 @@ class Environments(Struct, gc=False):
         return env_id
 
 
-def environments_of(state: State, peer: Peer, env: dict[str, str]) -> Environments:
+def environments_of(state: State, peer: Peer, packed: Raw) -> Environments:
     """
     Return the variables that the jobs of one request of *peer* share. Raises Refusal.
     """
+    # Most requests bring the variables of the one before: these bytes were unpacked and checked.
+    seen = state.env_seen
+    if seen is not None and seen[0] == packed and seen[1] == peer.uid:
+        return Environments(state, packed, seen[2])
+    env = _unpack(packed)
     own_id = state.env_id(env, peer.uid)
     if own_id is not None:
-        return Environments(state, env, own_id)
+        # A copy: what was received is one piece of memory, jobs and all.
+        state.env_seen = (packed.copy(), peer.uid, own_id)
+        return Environments(state, packed, own_id)
     check_env(env)
     env_id = state.next_env_id
-    return Environments(state, env, env_id, [EnvironmentStored(env_id, env, peer.uid)])
+    return Environments(state, packed, env_id, [EnvironmentStored(env_id, env, peer.uid)])
+
+
+def _unpack(packed: Raw) -> dict[str, str]:
+    try:
+        return _decode_request(_ENV_FOLLOWS + bytes(packed)).env
+    except (MsgspecError, UnicodeDecodeError) as error:
+        raise Refusal("usage", malformed(error), "env") from None

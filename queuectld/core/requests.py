@@ -162,7 +162,7 @@ def _admit_all(
             if spec.id is not None and (owner.peer.uid, spec.id) in names:
                 raise Refusal("conflict", f"id {shorten(spec.id)} is twice here", "id")
             if spec.env and not shared_env_bytes:
-                shared_env_bytes = env_bytes(request.env)
+                shared_env_bytes = env_bytes(environments.env)
             env_id = environments.own_id if owner.home is None else environments.id_for(owner)
             record = admit(queue, owner, request, index, number, env_id, shared_env_bytes, now)
             named = queues.get(record.queue)

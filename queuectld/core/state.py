@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
+from msgspec import Raw
 from msgspec.msgpack import Decoder, Encoder
 
 from queuectl.protocol import DEFAULT_QUEUE
@@ -92,8 +93,8 @@ class State:
         self.tokens = TokenTable()
         self.environments: dict[int, Environment] = {}
         self._env_ids: dict[tuple[int | None, bytes], int] = {}
-        #: What env_id() found last: variables, owner, id.
-        self._env_found: tuple[dict[str, str], int | None, int] | None = None
+        #: Stored variables as a request brought them: bytes, owner, id. The last ones that did.
+        self.env_seen: tuple[Raw, int | None, int] | None = None
         #: Request id -> the jobs it made. Two generations.
         self._requests: dict[str, list[Made]] = {}
         self._requests_before: dict[str, list[Made]] = {}
@@ -197,14 +198,7 @@ class State:
         """
         Return the id under which exactly these variables of an account are stored, if they are.
         """
-        # Most requests bring the variables of the one before, and those are known at a glance.
-        found = self._env_found
-        if found is not None and found[0] == env and found[1] == owner:
-            return found[2]
-        env_id = self._env_ids.get((owner, _encode_env(env)))
-        if env_id is not None:
-            self._env_found = (env, owner, env_id)
-        return env_id
+        return self._env_ids.get((owner, _encode_env(env)))
 
     def env(self, env_id: int) -> dict[str, str]:
         """
@@ -443,7 +437,7 @@ class State:
 
     def _environment_forgotten(self, record: EnvironmentForgotten) -> None:
         environment = self.environments.pop(record.env_id)
-        self._env_found = None
+        self.env_seen = None
         del self._env_ids[environment.owner, environment.packed]
         self.shares.by_owner[environment.owner].size_bytes -= len(environment.packed)
 

@@ -31,7 +31,7 @@ from queuectl.protocol import (
     Welcome,
 )
 from queuectl.watching import Changed
-from queuectld.core.admission import excerpt, shorten
+from queuectld.core.admission import malformed, shorten
 from queuectld.core.peer import Peer
 from queuectld.core.timers import earliest
 from queuectld.runtime.connection import UNANSWERED_MAX, WRITE_BYTES_MAX, Connection
@@ -440,8 +440,7 @@ class Server:
             )
             refused = Refused(call=envelope.call, code="unsupported", message=message)
         else:
-            message = f"the request is malformed: {excerpt(str(error))}"
-            refused = Refused(call=envelope.call, code="usage", message=message)
+            refused = Refused(call=envelope.call, code="usage", message=malformed(error))
         connection.unanswered += 1
         self.reply(connection.client, refused)
 

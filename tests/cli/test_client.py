@@ -8,6 +8,7 @@ import socket
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from daemon_twin import JOB, DaemonTwin, Peer
 
@@ -186,8 +187,9 @@ def test_enqueue_takes_over_this_process(path: str, monkeypatch: pytest.MonkeyPa
         client.enqueue([JobSpec(command="true")])
     assert os.path.samefile(os.getcwd(), requests[0].cwd)
     assert requests[0].umask == read_umask()
-    assert requests[0].env["LC_TIME"] == "C"
-    assert "SECRET_TOKEN" not in requests[0].env
+    env = msgspec.msgpack.decode(requests[0].env)
+    assert env["LC_TIME"] == "C"
+    assert "SECRET_TOKEN" not in env
 
 
 @pytest.mark.parametrize(
@@ -409,9 +411,14 @@ def test_a_request_too_long_is_refused_before_it_is_sent(path: str) -> None:
         client.call(Shutdown(), Done)
 
 
-def test_text_that_is_not_utf8_is_refused_before_it_is_sent(path: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "env"), [("cat '\udcff'", {}), ("true", {"A": "\udcff"}), ("true", {"\udcff": "A"})]
+)
+def test_text_that_is_not_utf8_is_refused_before_it_is_sent(
+    path: str, command: str, env: dict[str, str]
+) -> None:
     """
-    A file name with stray bytes, as Python keeps it, cannot travel as text.
+    A file name with stray bytes, as Python keeps it, cannot travel as text; neither can a variable.
     """
 
     def script(peer: Peer) -> None:
@@ -422,7 +429,7 @@ def test_text_that_is_not_utf8_is_refused_before_it_is_sent(path: str) -> None:
         Client(path) as client,
         pytest.raises(UsageError, match="not valid UTF-8"),
     ):
-        client.enqueue([JobSpec(command="cat '\udcff'")])
+        client.enqueue([JobSpec(command=command)], env=env)
 
 
 class FailingSocket:

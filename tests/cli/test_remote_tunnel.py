@@ -7,6 +7,7 @@ from gateway_twin import GatewayTwin, Visit
 from websockets.frames import Frame, Opcode
 
 from queuectl import __version__
+from queuectl.environment import pack_variables
 from queuectl.errors import CallTimedOut, ConnectionLost
 from queuectl.framing import FRAME_BYTES_MAX, pack_frame
 from queuectl.protocol import (
@@ -214,4 +215,4 @@ def test_an_enqueue_is_repeated_over_a_new_tunnel() -> None:
         assert ["1"] == client.enqueue([JobSpec(command="x")]).ids
 
     assert seen[0] == seen[1]
-    assert ({}, "~", 0o022) == (seen[0].env, seen[0].cwd, seen[0].umask)
+    assert (pack_variables({}), "~", 0o022) == (seen[0].env, seen[0].cwd, seen[0].umask)

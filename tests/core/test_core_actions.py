@@ -8,6 +8,7 @@ import pytest
 from conversation import Conversation
 
 from queuectl.editing import Edit
+from queuectl.environment import pack_variables
 from queuectl.protocol import SELECT_JOBS_MAX, Act, Enqueue, JobSpec, Selection
 from queuectl.views import JOB_STATES, JobState
 from queuectld.core import selection
@@ -220,7 +221,7 @@ def test_pruning_forgets_jobs_with_their_output_and_environment() -> None:
     """
     talk = Conversation()
     for name in ("a", "b"):
-        talk.request(Enqueue(jobs=[JobSpec(command="x", id=name)], env={"A": "1"}))
+        talk.request(Enqueue(jobs=[JobSpec(command="x", id=name)], env=pack_variables({"A": "1"})))
         talk.exit(name)
     talk.act("prune", "a")
     assert [DeleteOutput(1, [1])] == [e for e in talk.effects if isinstance(e, DeleteOutput)]

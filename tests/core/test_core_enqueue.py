@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from conversation import START_AT, Conversation
 
+from queuectl.environment import pack_variables
 from queuectl.protocol import (
     BATCH_JOBS_MAX,
     COMMAND_BYTES_MAX,
@@ -128,7 +129,7 @@ def test_a_batch_with_a_mistake_makes_nothing(bad: JobSpec) -> None:
     """
     talk = Conversation()
     specs = [JobSpec(command="x", id="a", queue="new"), bad, JobSpec(command="x")]
-    refused = talk.refused(Enqueue(jobs=specs, env={"A": "1"}))
+    refused = talk.refused(Enqueue(jobs=specs, env=pack_variables({"A": "1"})))
     assert 1 == refused.index
     assert ([], {}) == (talk.records, talk.queue.state.environments)
     assert "1" == talk.enqueue()
@@ -159,47 +160,11 @@ def test_a_partial_batch_of_mistakes_leaves_nothing() -> None:
     """
     talk = Conversation()
     response = talk.request(
-        Enqueue(jobs=[JobSpec(command="")], env={"A": "1"}, partial=True, request_id="r")
+        Enqueue(
+            jobs=[JobSpec(command="")], env=pack_variables({"A": "1"}), partial=True, request_id="r"
+        )
     )
     assert ([None], []) == (response.ids, talk.records)
-
-
-def test_jobs_with_the_same_environment_share_it() -> None:
-    """
-    An environment is stored once for as long as a job has it, in whatever order it was given; no
-    two environments are taken for each other.
-    """
-    talk = Conversation()
-    environments = [{"A": "1", "B": "2"}, {"B": "2", "A": "1"}, {"A": "2"}, {}, {"A": "2"}]
-    for env in environments:
-        (job,) = talk.request(Enqueue(jobs=[JobSpec(command="x")], env=env)).ids
-        assert env == talk.detail(job).env
-        talk.restart(snapshot=True)
-    assert 3 == len(talk.queue.state.environments)
-    for job in ("3", "5", "1", "2"):
-        talk.act("cancel", job)
-        if job in talk.processing():
-            talk.exit(job)
-        talk.act("prune", job)
-    (job,) = talk.request(Enqueue(jobs=[JobSpec(command="x")], env={"C": "3"})).ids
-    assert [{}, {"C": "3"}] == [talk.detail(each).env for each in ("4", job)]
-    assert 2 == len(talk.queue.state.environments)
-
-
-@pytest.mark.parametrize("env", [{}, {"A": "1"}])
-def test_a_forgotten_environment_is_stored_anew(env: dict[str, str]) -> None:
-    """
-    Who asks for the variables of the request before shares them, unless its jobs were forgotten.
-    """
-    talk = Conversation()
-    for _ in range(2):
-        for job in ("a", "b"):
-            talk.request(Enqueue(jobs=[JobSpec(command="x", id=job)], env=env))
-            assert (env, 1) == (talk.detail(job).env, len(talk.queue.state.environments))
-        talk.exit("a")
-        talk.exit("b")
-        talk.act("prune", "a", "b")
-        assert {} == talk.queue.state.environments
 
 
 # --- requests that come twice -------------------------------------------------------------------
@@ -444,7 +409,7 @@ def test_a_batch_is_refused_as_a_whole_for_what_all_its_jobs_share() -> None:
     for request, field, rule in (
         (Enqueue(jobs=[]), "jobs", "must not be empty"),
         (Enqueue(jobs=[job] * (BATCH_JOBS_MAX + 1)), "jobs", f"at most {BATCH_JOBS_MAX} jobs"),
-        (Enqueue(jobs=[job], env={"": "x"}), "env", "NAME=VALUE"),
+        (Enqueue(jobs=[job], env=pack_variables({"": "x"})), "env", "NAME=VALUE"),
         (Enqueue(jobs=[job], request_id="x" * 129), "request_id", "at most 128 characters"),
     ):
         refused = talk.refused(request)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from conversation import Conversation
 
+from queuectl.environment import pack_variables
 from queuectl.protocol import Enqueue, Enqueued, JobSpec, List, Logs, Refused, Show
 from queuectld.core.admission import ACCOUNTS_MAX
 from queuectld.core.effects import StartRun
@@ -36,7 +37,7 @@ def ask(talk: Conversation, peer: Peer, *jobs: JobSpec, host: Host = HOST, **fie
     """
     Enqueue with what an admin's session brings along.
     """
-    request = Enqueue(jobs=list(jobs), env=ENV, cwd="/root", **fields)
+    request = Enqueue(jobs=list(jobs), env=pack_variables(ENV), cwd="/root", **fields)
     return talk.request(request, peer, host)
 
 
@@ -181,7 +182,7 @@ def test_no_more_is_stored_than_is_used(talk: Conversation) -> None:
     """
     ask(talk, ROOT, job(user="alice"))
     assert [{"LANG": "C"}] == [talk.queue.state.env(n) for n in talk.queue.state.environments]
-    request = Enqueue(jobs=[job(), job(user="alice")], env={"LANG": "de"})
+    request = Enqueue(jobs=[job(), job(user="alice")], env=pack_variables({"LANG": "de"}))
     assert isinstance(talk.request(request, ROOT, HOST), Enqueued)
     owners = [each.owner for each in talk.queue.state.environments.values()]
     assert [ALICE.uid, ROOT.uid, ALICE.uid] == owners
@@ -194,7 +195,7 @@ def test_variables_of_many_accounts_must_fit_into_one_batch(talk: Conversation) 
     names = [f"user{uid}" for uid in range(2000, 2080)]
     host = Host({name: Account(2000 + n, name, "/") for n, name in enumerate(names)})
     jobs = [job(user=name) for name in names]
-    refused = talk.request(Enqueue(jobs=jobs, env={"A": "x" * 100_000}), ROOT, host)
+    refused = talk.request(Enqueue(jobs=jobs, env=pack_variables({"A": "x" * 100_000})), ROOT, host)
     assert isinstance(refused, Refused)
     assert ("usage", "jobs", {}) == (refused.code, refused.field, talk.queue.state.environments)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from conversation import Conversation
 
+from queuectl.environment import pack_variables
 from queuectl.protocol import (
     Act,
     Acted,
@@ -46,7 +47,7 @@ def talk() -> Conversation:
 
 def enqueue(talk: Conversation, peer: Peer, **fields: Any) -> str:
     spec = JobSpec(**{"command": "true", **fields})
-    answer = talk.request(Enqueue(jobs=[spec], env={"A": peer.user}), peer)
+    answer = talk.request(Enqueue(jobs=[spec], env=pack_variables({"A": peer.user})), peer)
     assert isinstance(answer, Enqueued), answer
     (job_id,) = answer.ids
     assert job_id is not None

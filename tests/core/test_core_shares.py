@@ -15,6 +15,7 @@ import pytest
 from conversation import Conversation
 from naive_model import Model, ModelJob
 
+from queuectl.environment import pack_variables
 from queuectl.protocol import Act, Enqueue, Enqueued, JobSpec, Refused, Selection, Show
 from queuectld.core.effects import StartRun
 from queuectld.core.peer import Peer
@@ -321,7 +322,7 @@ def test_a_user_keeps_no_more_bytes_than_the_limit() -> None:
     """
     talk = Conversation(workers=0, replay_every=0)
     talk.set("user_bytes_max", 1 << 20)
-    large = Enqueue(jobs=[JobSpec(script="x" * 200_000)], env={"A": "x" * 100_000})
+    large = Enqueue(jobs=[JobSpec(script="x" * 200_000)], env=pack_variables({"A": "x" * 100_000}))
     for _ in range(5):
         talk.request(large, ALICE)
     message = refused(talk, ALICE, large)

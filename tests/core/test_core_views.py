@@ -6,6 +6,7 @@ import pytest
 from conversation import START_AT, Conversation
 from test_core_actions import job_in
 
+from queuectl.environment import pack_variables
 from queuectl.protocol import DETAIL_RUNS_MAX, Enqueue, JobSpec
 from queuectl.views import JobState
 
@@ -70,7 +71,9 @@ def test_a_job_shows_what_was_asked_for() -> None:
         JobSpec(script="text", script_name="run.sh", argv=["a b"], id="script"),
         JobSpec(script="text", id="nameless"),
     ]
-    talk.request(Enqueue(jobs=specs, env={"A": "1", "B": "1"}, cwd="/srv", umask=0o7027))
+    talk.request(
+        Enqueue(jobs=specs, env=pack_variables({"A": "1", "B": "1"}), cwd="/srv", umask=0o7027)
+    )
     assert ["a | b", "echo 'it'\"'\"'s'", "run.sh 'a b'", "script"] == [
         talk.view(str(spec.id)).command for spec in specs
     ]

@@ -17,6 +17,7 @@ import pytest
 from daemon_process import DaemonProcess, alive, processes_of, wait_until
 
 from queuectl.client import Client
+from queuectl.environment import pack_variables
 from queuectl.errors import QueuectlError
 from queuectl.protocol import (
     Config,
@@ -70,7 +71,9 @@ class Submitter(threading.Thread):
             mark = f"echo {token}.$QUEUECTL_ATTEMPT >> {marks}"
             after = self.random.choice(ENDINGS)
             jobs.append(JobSpec(command=mark + after, max_retries=1))
-        request = Enqueue(call=1, jobs=jobs, env={"PATH": os.defpath}, request_id=tokens[0])
+        request = Enqueue(
+            call=1, jobs=jobs, env=pack_variables({"PATH": os.defpath}), request_id=tokens[0]
+        )
         while True:
             try:
                 with Client(self.daemon_process.socket) as client:

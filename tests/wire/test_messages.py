@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from queuectl import views
+from queuectl.environment import pack_variables
 from queuectl.messages import Request, Response
 from queuectl.protocol import (
     PROTOCOL_VERSION,
@@ -40,7 +41,7 @@ GOLDEN: list[tuple[Message, str]] = [
         Enqueue(
             call=1,
             jobs=[JobSpec(command="true", id="job1", priority=10)],
-            env={"LANG": "C"},
+            env=pack_variables({"LANG": "C"}),
             cwd="/tmp",
             request_id="00ff",
         ),
@@ -195,5 +196,7 @@ def value_of(kind: Any, fullness: int) -> Any:
         return value_of(arguments[0], fullness)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return sample(kind, fullness)
+    if kind is msgspec.Raw:
+        return pack_variables({"key": "text"} if fullness else {})
     samples = {str: "text", int: 7, bool: True, bytes: b"\0raw", float: 1.5}
     return samples[kind]
