@@ -29,6 +29,10 @@ PACKAGES = (
 HOME = Path(os.environ.get("QUEUECTL_BOX_DIR", "/var/tmp/queuectl-box"))
 BOOT_S_MAX = 60.0
 COMMAND_S_MAX = 60.0
+#: What tells why a command hangs.
+STATE = """
+ps -eo pid,etimes,stat,wchan:24,args; systemctl list-jobs; journalctl --no-pager --lines=80
+"""
 POLL_S = 0.05
 #: Everything a command inside may take from outside.
 ENVIRONMENT = {
@@ -205,16 +209,20 @@ class Box:
         if self.leader() is None:
             assert not check, f"{self.name} is not up"
             return subprocess.CompletedProcess(argv, -1, "", "not up")
-        ended = subprocess.run(
-            self.command(*argv, user=user),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout_s,
-        )
+        try:
+            ended = self._enter(self.command(*argv, user=user), stdin, timeout_s)
+        except subprocess.TimeoutExpired:
+            state = self._enter(self.command("sh", "-c", STATE), "", COMMAND_S_MAX).stdout
+            raise AssertionError(f"{argv}: not within {timeout_s} s\n{state}") from None
         assert not check or ended.returncode == 0, (argv, ended.returncode, ended)
         return ended
+
+    def _enter(
+        self, command: list[str], stdin: str, timeout_s: float
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            command, input=stdin, capture_output=True, text=True, check=False, timeout=timeout_s
+        )
 
     def shell(self, script: str, *, check: bool = True, user: str | None = None) -> str:
         """
