@@ -3,6 +3,7 @@ What every folder of tests may use: real daemons, ended by pid when the test is 
 """
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -34,3 +35,18 @@ def daemon(daemons: Callable[..., DaemonProcess]) -> DaemonProcess:
     A daemon that runs.
     """
     return daemons().start()
+
+
+@pytest.fixture
+def machine(daemons: Callable[..., DaemonProcess]) -> Iterator[DaemonProcess]:
+    """
+    The machine's daemon, without a runner, at a socket that every account can reach.
+    """
+    with tempfile.TemporaryDirectory(dir="/run", prefix="queuectl-test-") as directory:
+        os.chmod(directory, 0o711)
+        socket = f"{directory}/q.sock"
+        daemon = daemons("--system", "--runner-dir", f"{directory}/runner", socket=socket)
+        daemon.start()
+        os.chmod(socket, 0o666)
+        yield daemon
+        daemon.clean_up()

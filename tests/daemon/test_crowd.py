@@ -8,8 +8,6 @@ import pwd
 import select
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -113,21 +111,6 @@ def is_over_its_limit(uid: int, path: str) -> bool:
     late.close()
     assert isinstance(refused, Refused)
     return f"your account has {USER_CONNECTIONS_MAX} connections" in refused.message
-
-
-@pytest.fixture
-def machine(daemons: Callable[..., DaemonProcess]) -> Iterator[DaemonProcess]:
-    """
-    The machine's daemon, without a runner, at a socket that every account can reach.
-    """
-    with tempfile.TemporaryDirectory(dir="/run", prefix="queuectl-test-") as directory:
-        os.chmod(directory, 0o711)
-        socket = f"{directory}/q.sock"
-        daemon = daemons("--system", "--runner-dir", f"{directory}/runner", socket=socket)
-        daemon.start()
-        os.chmod(socket, 0o666)
-        yield daemon
-        daemon.clean_up()
 
 
 @as_root

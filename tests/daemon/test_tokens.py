@@ -5,8 +5,6 @@ Tokens of a real daemon: what they allow, whose jobs they show, and that they la
 import os
 import pwd
 import re
-import tempfile
-from collections.abc import Callable, Iterator
 
 import pytest
 from daemon_process import DaemonProcess, wait_until
@@ -173,21 +171,6 @@ def test_the_log_says_who_made_and_revoked(daemon: DaemonProcess) -> None:
 
 
 # --- the machine's queue -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def machine(daemons: Callable[..., DaemonProcess]) -> Iterator[DaemonProcess]:
-    """
-    The machine's daemon, without a runner, at a socket that every account may open.
-    """
-    with tempfile.TemporaryDirectory(dir="/run", prefix="queuectl-test-") as directory:
-        os.chmod(directory, 0o711)
-        socket = f"{directory}/q.sock"
-        daemon = daemons("--system", "--runner-dir", f"{directory}/runner", socket=socket)
-        daemon.start()
-        os.chmod(socket, 0o666)
-        yield daemon
-        daemon.clean_up()
 
 
 def token_of(user: str, path: str, *scopes: Scope) -> str:

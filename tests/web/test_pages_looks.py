@@ -7,8 +7,7 @@ import asyncio
 import os
 import pwd
 import re
-import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import httpx
@@ -51,21 +50,6 @@ def csrf_token(client: httpx.Client) -> str:
 
 
 # --- who shares ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def machine(daemons: Callable[..., DaemonProcess]) -> Iterator[DaemonProcess]:
-    """
-    The machine's daemon, without a runner, at a socket that every account can reach.
-    """
-    with tempfile.TemporaryDirectory(dir="/run", prefix="queuectl-test-") as directory:
-        os.chmod(directory, 0o711)
-        socket = f"{directory}/q.sock"
-        daemon = daemons("--system", "--runner-dir", f"{directory}/runner", socket=socket)
-        daemon.start()
-        os.chmod(socket, 0o666)
-        yield daemon
-        daemon.clean_up()
 
 
 def make_job_and_token(uid: int, daemon: DaemonProcess, job_id: str) -> str:
