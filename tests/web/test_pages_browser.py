@@ -71,6 +71,9 @@ def test_from_the_form_to_output_in_colours(tab: Any, web_daemon: DaemonProcess)
     term.get_by_text("last").wait_for()
     tab.locator("h1 + .state", has_text="completed").wait_for()
     tab.locator("#out-state", has_text="complete").wait_for()
+    # What was put into the page is spaced like what came with it.
+    ended = tab.locator("dt:text-is('Ended') + dd")
+    assert re.fullmatch(r"\S+ \S+ \(\d+s ago\)", ended.inner_text())
 
 
 def test_finding_in_output(tab: Any, web_daemon: DaemonProcess) -> None:

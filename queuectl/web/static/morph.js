@@ -38,6 +38,9 @@ function children(old, next) {
     let have = id ? byId.get(id) : at;
     if (have && !alike(have, want)) have = null;
     if (!have) {
+      const before = at ? at.previousSibling : old.lastChild;
+      const gap = want.previousSibling;
+      if (before && !blank(before) && gap && blank(gap)) old.insertBefore(gap, at);
       old.insertBefore(want, at);
       continue;
     }
@@ -52,7 +55,7 @@ function children(old, next) {
   }
 }
 
-// Blanks between elements stay as they are.
+// Blanks between elements stay as they are; what is put in brings the one before it.
 const blank = (node) => node.nodeType === Node.TEXT_NODE && !node.data.trim();
 
 function solid(node) {
