@@ -20,6 +20,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from control_group import ControlGroup
+
 #: Debian's name -> the Python it brings.
 SUITES = {"bookworm": "3.11", "trixie": "3.13"}
 PACKAGES = (
@@ -95,6 +97,8 @@ class Box:
         self.tree = HOME / self.name
         self.console = HOME / f"{self.name}.console"
         self._nspawn: subprocess.Popen[bytes] | None = None
+        self._group: ControlGroup | None = None
+        self._boot_count = 0
         subprocess.run(["cp", "-a", "--reflink=auto", base_tree(suite), self.tree], check=True)
 
     # --- power ------------------------------------------------------------------------------
@@ -104,6 +108,8 @@ class Box:
         Start it on the disk as it is; return when systemd has started everything.
         """
         assert self._nspawn is None
+        self._boot_count += 1
+        self._group = ControlGroup(f"queuectl-{self.name}-{self._boot_count}")
         with open(self.console, "ab") as console:
             self._nspawn = subprocess.Popen(
                 [
@@ -116,6 +122,7 @@ class Box:
                 stderr=console,
                 env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
                 start_new_session=True,
+                preexec_fn=self._group.enter,
             )
         self.wait_for_boot()
         return self
@@ -145,7 +152,7 @@ class Box:
         except subprocess.TimeoutExpired:
             self._nspawn.kill()
             self._nspawn.wait()
-        self._nspawn = None
+        self._ended()
 
     def reboot(self) -> None:
         """
@@ -155,8 +162,13 @@ class Box:
         self.run("systemctl", "reboot", check=False)
         # Asked to reboot, systemd-nspawn ends, for a unit around it to start it again. We are that.
         self._nspawn.wait(BOOT_S_MAX)
-        self._nspawn = None
+        self._ended()
         self.boot()
+
+    def _ended(self) -> None:
+        assert self._group is not None
+        self._group.remove()
+        self._nspawn = self._group = None
 
     def destroy(self) -> None:
         """
