@@ -14,8 +14,9 @@ demo: $(VENV)/installed
 	./packaging/apt-need gcc libc6-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
 
+# Half of the time is spent waiting, for a machine to boot or for a condition.
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

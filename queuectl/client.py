@@ -19,6 +19,7 @@ Not for use by two threads at once. Imports nothing but msgspec and a little of 
 library, because a process that enqueues one job spends its time importing.
 """
 
+import math
 import os
 import socket
 import time
@@ -57,6 +58,9 @@ from queuectl.protocol import (
 R = TypeVar("R", bound=Message)
 
 _RECEIVE_BYTES = 256 << 10
+# How long one system call waits. A signal that comes just before the call does not end it: Ctrl-C
+# would go unheard until there is an answer.
+_LOOK_S_MAX = 1.0
 #: What msgspec raises for bytes that are no such message. Text and nesting have their own errors.
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -354,18 +358,20 @@ class Client:
             self._reader.feed(self._read(deadline))
 
     def _read(self, deadline: float | None) -> bytes:
-        if deadline is not None:
+        data = None
+        while data is None:
+            left_s = math.inf if deadline is None else deadline - time.monotonic()
             # A timeout of 0 would mean "do not block", with another error when there is nothing.
-            self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
-        try:
-            data = self._socket.recv(_RECEIVE_BYTES)
-        except TimeoutError as error:
-            self.close()
-            raise CallTimedOut("no answer in time") from error
-        except ConnectionResetError:
-            data = b""
-        if deadline is not None:
-            self._socket.settimeout(None)
+            self._socket.settimeout(max(min(left_s, _LOOK_S_MAX), 0.001))
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES)
+            except TimeoutError as error:
+                if left_s <= _LOOK_S_MAX:
+                    self.close()
+                    raise CallTimedOut("no answer in time") from error
+            except ConnectionResetError:
+                data = b""
+        self._socket.settimeout(None)
         if not data:
             self.close()
             raise ConnectionLost(f"the daemon at {self.path} hung up before it answered")

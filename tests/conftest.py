@@ -9,6 +9,20 @@ from collections.abc import Callable, Iterator
 import pytest
 from daemon_process import DaemonProcess
 
+#: The folders whose tests share machines that take long to make, and the one place where packages
+#: are built.
+MACHINES = ("tests/box/", "tests/packaging/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Tests of one file stay together where tests run side by side, and so do those with machines.
+    """
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        group = "machines" if file.startswith(MACHINES) else file
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture
 def daemons(tmp_path: os.PathLike[str]) -> Iterator[Callable[..., DaemonProcess]]:

@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 
 REMOVE_S_MAX = 10.0
+#: Where systemd-nspawn puts what it starts, and in there, who comes in from outside. systemd does
+#: not believe that a process is of its machine if its group is not.
+VISITORS = "payload/visitors"
 
 
 def own_groups() -> list[Path]:
@@ -46,6 +49,15 @@ class ControlGroup:
         """
         for path in self._paths:
             (path / "cgroup.procs").write_text("0")
+
+    def visitors(self) -> list[Path]:
+        """
+        Return the files that a process writes "0" to, to be among who comes in from outside.
+        """
+        folders = [path / VISITORS for path in self._paths]
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)  # systemd removes it when it is empty.
+        return [folder / "cgroup.procs" for folder in folders]
 
     def remove(self) -> None:
         """

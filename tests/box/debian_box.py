@@ -199,13 +199,16 @@ class Box:
         """
         leader = self.leader()
         assert leader is not None, f"{self.name} is not up"
+        assert self._group is not None
+        join = "".join(f"echo 0 >{each}; " for each in self._group.visitors())
         switch = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"] if user else []
         environment = dict(ENVIRONMENT)
         if user:
             environment |= {"HOME": f"/home/{user}", "USER": user, "LOGNAME": user}
         variables = [f"{name}={value}" for name, value in environment.items()]
         enter = ["nsenter", "--target", str(leader), "--all", "--wdns=/"]
-        return [*enter, "env", "-i", *variables, *switch, *argv]
+        inside = [*enter, "env", "-i", *variables, *switch, *argv]
+        return ["sh", "-c", f'{join}exec "$@"', "sh", *inside]
 
     def run(
         self,

@@ -4,6 +4,7 @@ Requirements on the client: one answer for each call, and a named error for ever
 
 import errno
 import os
+import signal
 import socket
 import threading
 from pathlib import Path
@@ -256,6 +257,32 @@ def test_a_call_that_times_out_ends_the_connection(path: str) -> None:
             client.call(Shutdown(), Done, timeout_ms=20)
         assert client.fileno() == -1
         over.set()
+
+
+def test_a_signal_that_interrupts_nothing_is_heard(path: str) -> None:
+    """
+    A signal that comes just before the client waits does not end the wait, as one that another
+    thread takes does not; Ctrl-C is heard all the same.
+    """
+    asked, over = threading.Event(), threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.receive()
+        asked.set()
+        assert over.wait(10)
+
+    def interrupt() -> None:
+        assert asked.wait(10)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    with DaemonTwin(path, script), Client(path) as client:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            client.call(Shutdown(), Done)
+        over.set()
+    thread.join()
 
 
 def test_calls_can_be_under_way_together(path: str) -> None:

@@ -96,20 +96,29 @@ def until_end(told: Iterator[Told]) -> list[Told]:
     raise AssertionError(f"no end: {found[-3:]}")
 
 
-def output_of(told: list[Told], begin: tuple[int, int] = (1, 0)) -> dict[int, bytes]:
+def output_of(
+    told: list[Told], begin: tuple[int, int] = (1, 0), missing: dict[int, bytes] | None = None
+) -> dict[int, bytes]:
     """
     Return the bytes of each attempt, having checked that every piece begins where the one before
-    ended: nothing twice, nothing left out.
+    ended: nothing twice, nothing left out. What a slow reader was told to have missed is taken from
+    *missing*, the whole of each attempt.
     """
     found: dict[int, bytes] = {}
     attempt, offset = begin
     for each in told:
-        if each.event != "output":
-            assert each.event in ("attempt_end", "end"), each
+        if each.event in ("attempt_end", "end"):
             continue
         if each.data["attempt"] != attempt:
             assert each.data["attempt"] == attempt + 1, each
             attempt, offset = attempt + 1, 0
+        if each.event == "missed" and missing is not None:
+            assert each.data["offset"] == offset, each
+            gap = slice(offset, offset + each.data["missed_bytes"])
+            found[attempt] = found.get(attempt, b"") + missing[attempt][gap]
+            offset = gap.stop
+            continue
+        assert each.event == "output", each
         assert each.data["offset"] - each.data.get("dropped_bytes", 0) == offset, each
         assert each.data["next_offset"] > offset, each
         offset = each.data["next_offset"]
