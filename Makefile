@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 
 # Half of the time is spent waiting, for a machine to boot or for a condition.
 test: check
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --no-loadscope-reorder
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

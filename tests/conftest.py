@@ -5,6 +5,7 @@ What every folder of tests may use: real daemons, ended by pid when the test is 
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from daemon_process import DaemonProcess
@@ -14,14 +15,18 @@ from daemon_process import DaemonProcess
 MACHINES = ("tests/box/", "tests/packaging/")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """
-    Tests of one file stay together where tests run side by side, and so do those with machines.
+    Keep the tests of one file together where tests run side by side, and all that use machines.
     """
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        group = "machines" if file.startswith(MACHINES) else file
-        item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "machines" if nodeid.startswith(MACHINES) else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
 
 
 @pytest.fixture
