@@ -19,7 +19,6 @@ Not for use by two threads at once. Imports nothing but msgspec and a little of 
 library, because a process that enqueues one job spends its time importing.
 """
 
-import math
 import os
 import socket
 import time
@@ -360,7 +359,7 @@ class Client:
     def _read(self, deadline: float | None) -> bytes:
         data = None
         while data is None:
-            left_s = math.inf if deadline is None else deadline - time.monotonic()
+            left_s = float("inf") if deadline is None else deadline - time.monotonic()
             # A timeout of 0 would mean "do not block", with another error when there is nothing.
             self._socket.settimeout(max(min(left_s, _LOOK_S_MAX), 0.001))
             try:

@@ -3,6 +3,7 @@ What every folder of tests may use: real daemons, ended by pid when the test is 
 """
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,10 @@ from daemon_process import DaemonProcess
 #: The folders whose tests share machines that take long to make, and the one place where packages
 #: are built.
 MACHINES = ("tests/box/", "tests/packaging/")
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so would all that they
+# start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
