@@ -36,6 +36,7 @@ from queuectld.journal.errors import (
 from queuectld.journal.journal import Durability, Journal
 from queuectld.options import SYSTEM_RUNNER_DIR, SYSTEM_STATE_DIR, configuration, parser
 from queuectld.reload import Reloader
+from queuectld.runner.scheduling import ask_for_short_slices
 from queuectld.runtime.clock import Clock, boot_ms, wall_ms
 from queuectld.runtime.daemon import Daemon
 from queuectld.runtime.greeting import Greeter
@@ -134,6 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     os.umask(0o077)
     gc.set_threshold(COLLECT_OBJECTS)
     sys.setswitchinterval(SWITCH_S)
+    ask_for_short_slices()
     log_config = Log()
     log = log_config.configure()
     ready = Ready(options.ready_fd)

@@ -56,6 +56,7 @@ from queuectld.runner.renewal import (
     receive_signals,
 )
 from queuectld.runner.runner import Runner
+from queuectld.runner.scheduling import ask_for_short_slices
 
 EX_OK, EX_USAGE, EX_DATAERR, EX_NOUSER, EX_OSERR, EX_TEMPFAIL, EX_NOPERM = 0, 64, 65, 67, 71, 75, 77
 
@@ -133,6 +134,7 @@ def _main(arguments: list[str]) -> int:
         directory_fd = _open_directory(options.directory, daemon)
         _lock(directory_fd, options.directory)
         inheritance = inherit_stored(os.environ, os.getpid())
+    ask_for_short_slices()
     renewal = Renewal(directory_fd, complain)
     os.chdir("/")
     wakeup_fd = _take_signals()
