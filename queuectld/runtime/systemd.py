@@ -131,10 +131,14 @@ class ServiceManager:
     def _say(self, *lines: str) -> None:
         if self._notify is None:
             return
-        try:
-            self._notify("\n".join(lines))
-        except OSError:
-            pass  # It is not there to listen. What it misses it acts upon by itself.
+        while True:
+            try:
+                self._notify("\n".join(lines))
+            except InterruptedError:
+                continue  # A signal came while it was too busy to listen.
+            except OSError:
+                pass  # It is not there to listen. What it misses it acts upon by itself.
+            return
 
 
 def from_environment(environment: MutableMapping[str, str]) -> ServiceManager:

@@ -363,6 +363,24 @@ def test_a_sick_daemon_gives_no_sign_of_life() -> None:
     assert ["WATCHDOG=1"] * 4 == lines
 
 
+def test_what_a_signal_interrupts_is_said_again() -> None:
+    """
+    READY is said once, and a manager that was too busy at that moment must hear it.
+    """
+    lines: list[str] = []
+    interruptions = 2
+
+    def notify(line: str) -> None:
+        nonlocal interruptions
+        if interruptions:
+            interruptions -= 1
+            raise InterruptedError
+        lines.append(line)
+
+    ServiceManager(notify).ready()
+    assert ["READY=1"] == lines
+
+
 def test_a_long_recovery_asks_for_time() -> None:
     """
     Every few seconds of a recovery the time limit is put off; a manager that is gone is no fault.
