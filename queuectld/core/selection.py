@@ -42,7 +42,7 @@ def pick(state: State, peer: Peer, ids: list[str]) -> tuple[list[Job], list[JobE
             # Repeats count too: it is the looking that must stay within bounds.
             raise Refusal("usage", f"ids must name at most {SELECT_JOBS_MAX} jobs; split", "ids")
         if not found:
-            message = f"no job {shorten(text)}"
+            message = _no_job(peer, text)
             errors.append(JobError(code="not_found", message=message, id=excerpt(text)))
     return list(jobs.values()), errors
 
@@ -82,8 +82,18 @@ def one(state: State, peer: Peer, text: str) -> Job:
     """
     job = find(state, peer, text)
     if job is None:
-        raise Refusal("not_found", f"no job {shorten(text)}", "id")
+        raise Refusal("not_found", _no_job(peer, text), "id")
     return job
+
+
+def _no_job(peer: Peer, text: str) -> str:
+    """
+    Say that there is no such job. An admin may have meant somebody else's.
+    """
+    message = f"no job {shorten(text)}"
+    if peer.uid is not None and peer.admin and not text[:1].isdecimal():
+        message += " of yours; name the jobs of others by number"
+    return message
 
 
 def matching(

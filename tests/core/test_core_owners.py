@@ -66,7 +66,12 @@ def test_the_job_is_the_accounts(talk: Conversation, admin: Peer) -> None:
     assert ("true", "alice", admin.user) == (own.job.command, own.job.user, own.job.enqueued_by)
     others = talk.request(Show(id="1"), admin)
     assert ("(another account's)", {}) == (others.job.command, others.env)
-    assert "not_found" == talk.request(Show(id="backup"), admin).code
+    refused = talk.request(Show(id="backup"), admin)
+    hint = "no job 'backup' of yours; name the jobs of others by number"
+    assert ("not_found", hint) == (refused.code, refused.message)
+    assert "no job '7'" == talk.request(Show(id="7"), admin).message
+    bob = talk.request(Show(id="backup"), Peer(1002, "bob"))
+    assert "no job 'backup'" == bob.message
     assert "not_found" == talk.request(Show(id="last"), admin).code
 
 
