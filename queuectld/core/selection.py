@@ -91,7 +91,8 @@ def _no_job(peer: Peer, text: str) -> str:
     Say that there is no such job. An admin may have meant somebody else's.
     """
     message = f"no job {shorten(text)}"
-    if peer.uid is not None and peer.admin and not text[:1].isdecimal():
+    is_number = text.replace("-", "", 1).isdecimal()  # Or a range of them.
+    if peer.uid is not None and peer.admin and not is_number:
         message += " of yours; name the jobs of others by number"
     return message
 

@@ -22,15 +22,16 @@ def own_groups() -> list[Path]:
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         paths[controllers] = path
-    found = []
+    found: dict[str, Path] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         mount, _, kind = line.partition(" - ")
         filesystem, _, options = kind.split(" ", 2)
         controllers = "name=systemd" if "name=systemd" in options.split(",") else ""
         is_ours = filesystem == "cgroup2" or (filesystem == "cgroup" and controllers)
         if is_ours and controllers in paths:
-            found.append(Path(mount.split(" ")[4] + paths[controllers]))
-    return found
+            # One may be mounted at several places.
+            found.setdefault(controllers, Path(mount.split(" ")[4] + paths[controllers]))
+    return list(found.values())
 
 
 class ControlGroup:

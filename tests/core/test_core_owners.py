@@ -70,6 +70,7 @@ def test_the_job_is_the_accounts(talk: Conversation, admin: Peer) -> None:
     hint = "no job 'backup' of yours; name the jobs of others by number"
     assert ("not_found", hint) == (refused.code, refused.message)
     assert "no job '7'" == talk.request(Show(id="7"), admin).message
+    assert "by number" in talk.request(Show(id="2026-01-backup"), admin).message
     bob = talk.request(Show(id="backup"), Peer(1002, "bob"))
     assert "no job 'backup'" == bob.message
     assert "not_found" == talk.request(Show(id="last"), admin).code
