@@ -63,6 +63,9 @@ def install(box: Box, suite: str = "bookworm") -> None:
     box.push(ROOT / "systemd/tmpfiles.conf", "/usr/lib/tmpfiles.d/queuectl.conf")
     box.push(ROOT / "systemd/queuectl.catalog", "/usr/lib/systemd/catalog/queuectl.catalog")
     inside = [
+        # Whoever runs a program there may not write what it was compiled to, and would compile it
+        # at every start. The packages do this as well.
+        f"/usr/bin/python3 -IS -m compileall -q {LIBRARY}",
         "systemd-sysusers",
         "systemctl enable queuectld.service",
         "journalctl --update-catalog",
