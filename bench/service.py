@@ -5,7 +5,7 @@ else can be hit.
 """
 
 import os
-import secrets
+import random
 import select
 import shutil
 import signal
@@ -25,6 +25,8 @@ from queuectld.runtime.output import OutputStore
 ROOT = Path(__file__).resolve().parent.parent
 # What is given to anything that should start or end by itself.
 PATIENCE_S = 120
+# Of how many places on disk those of the output are chosen.
+PLACES = 1024
 
 
 def rss_bytes(pid: int) -> int:
@@ -145,16 +147,22 @@ class Service:
         """
         Make the folders for the output of the first *job_count* jobs, each at a place of its own.
 
-        ext4 places a folder by its name, and every new queue begins with folder 0: it would lie
-        where those of the runs before were deleted, which costs time (README, "What to know when
-        reading it"). A queue in use is never there, since its numbers go on.
+        ext4 gives a folder the place that has the fewest, and that is where one was just deleted:
+        those of the run before, so that its files would cost time (README, "What to know when
+        reading it"). So more are made than needed, and which of them are used is left to chance.
         """
         store = OutputStore(str(self.folder / "q" / "output"))
         paths = (store.path(number, 1) for number in range(1, job_count + 1))
-        for folder in {os.path.dirname(path) for path in paths}:
-            anywhere = f"{folder}-{secrets.token_hex(8)}"
-            os.mkdir(anywhere, mode=0o700)
-            os.rename(anywhere, folder)
+        folders = {os.path.dirname(path) for path in paths}
+        output = os.path.dirname(next(iter(folders)))
+        places = [f"{output}/{number}.place" for number in range(max(PLACES, len(folders)))]
+        for place in places:
+            os.mkdir(place, mode=0o700)
+        random.shuffle(places)
+        for folder in folders:
+            os.rename(places.pop(), folder)
+        for place in places:
+            os.rmdir(place)
 
     def start(self) -> None:
         """
