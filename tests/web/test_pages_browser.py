@@ -5,7 +5,7 @@ keyboard, and pages follow the queue without being loaded anew.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -167,6 +167,20 @@ def test_a_filter_follows_what_is_typed(tab: Any, web_daemon: DaemonProcess) -> 
     tab.get_by_text("No job matches").wait_for()
 
 
+def numbers_scrolled_to(tab: Any, count: int) -> list[int]:
+    """
+    The numbers of a list's rows once there are *count* of them, scrolled to as a reader would.
+    """
+    rows = tab.locator("[data-list] tr[data-n]")
+
+    def scrolled() -> bool:
+        tab.evaluate("scrollTo(0, document.body.scrollHeight)")
+        return bool(rows.count() == count)
+
+    wait_until(scrolled, what=f"{count} rows")
+    return [int(each) for each in rows.evaluate_all("all => all.map(row => row.dataset.n)")]
+
+
 def test_rows_are_appended(tab: Any, web_daemon: DaemonProcess) -> None:
     """
     Rows are appended as one scrolls, each once and in order, and those far away cost no layout. A
@@ -175,16 +189,7 @@ def test_rows_are_appended(tab: Any, web_daemon: DaemonProcess) -> None:
     count = 2_000
     ids = enqueue(web_daemon, *["true"] * count, hold=True, queue="long")
     tab.goto("/jobs?queue=long")
-    for _ in range(1_000):
-        if tab.locator("[data-list] tbody tr").count() >= count:
-            break
-        tab.evaluate("scrollTo(0, document.body.scrollHeight)")
-        tab.wait_for_timeout(20)
-    numbers = tab.evaluate(
-        "[...document.querySelectorAll('[data-list] tbody tr')].map(row => row.dataset.n)"
-    )
-    assert sorted(set(map(int, numbers)), reverse=True) == list(map(int, numbers))
-    assert count == len(numbers)
+    assert numbers_scrolled_to(tab, count) == [int(each) for each in reversed(ids)]
     auto = "getComputedStyle(document.querySelector('[data-list] tbody tr')).contentVisibility"
     assert "auto" == tab.evaluate(auto)
     middle = tab.locator("[data-list] tbody tr", has_text=ids[1_000]).first
@@ -194,6 +199,40 @@ def test_rows_are_appended(tab: Any, web_daemon: DaemonProcess) -> None:
         middle.get_by_text("cancelled").wait_for()
         client.call(Act(action="cancel", select=Selection(queue="long")), Acted)
         client.call(Act(action="prune", select=Selection(queue="long")), Acted)
+
+
+def test_a_page_that_comes_after_rows_were_appended(tab: Any, web_daemon: DaemonProcess) -> None:
+    """
+    A whole page that was asked for while the list was short does not shorten it, nor does the part
+    that comes next leave a gap.
+    """
+    count = 460
+    ids = enqueue(web_daemon, *["true"] * count, hold=True, queue="gap")
+    pages: list[Any] = []
+    parts: list[Any] = []
+
+    def hold(those: list[Any], most: int) -> Callable[[Any], object]:
+        return lambda route: those.append(route) if len(those) < most else route.continue_()
+
+    tab.route("**/*fragment=main*", hold(pages, 1))
+    tab.route("**/*size=200*", hold(parts, 2))
+    tab.set_viewport_size({"width": 1_000, "height": 400})
+    tab.goto("/jobs?queue=gap")
+    wait_until(lambda: bool(tab.evaluate("1") and pages))
+    tab.evaluate("scrollTo(0, document.body.scrollHeight)")
+    wait_until(lambda: bool(tab.evaluate("1") and len(parts) == 1))
+    parts[0].continue_()
+    wait_until(lambda: tab.locator("[data-list] tr[data-n]").count() == 250)
+    tab.evaluate("scrollTo(0, document.body.scrollHeight)")
+    wait_until(lambda: bool(tab.evaluate("1") and len(parts) == 2))
+    with tab.expect_event("requestfinished"):
+        pages[0].continue_()
+    tab.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    parts[1].continue_()
+    assert numbers_scrolled_to(tab, count) == [int(each) for each in reversed(ids)]
+    with web_daemon.client() as client:
+        client.call(Act(action="cancel", select=Selection(queue="gap")), Acted)
+        client.call(Act(action="prune", select=Selection(queue="gap")), Acted)
 
 
 def test_one_job(tab: Any, web_daemon: DaemonProcess) -> None:

@@ -13,7 +13,10 @@ const APPENDED = 200; // rows fetched at once after them
 
 const rows = () => [...document.querySelectorAll("[data-list] tbody > tr")];
 const number = (row) => Number(row.dataset.n);
-let loading = false;
+// Rows are appended one part after the other. A whole page that was asked for before the last part is
+// of a shorter list than the reader's.
+let loading = null; // the part on its way
+export let appends = 0; // parts asked for
 let anchor = null;
 
 async function fetchRows(url) {
@@ -36,38 +39,33 @@ function setMore(before) {
   else if (more) more.href = moreUrl(before);
 }
 
-async function append() {
-  const more = document.getElementById("more");
-  if (!more || loading) return;
-  loading = true;
-  try {
-    const url = fragmentOf(more.href, "rows");
-    url.searchParams.set("size", APPENDED);
-    const found = await fetchRows(url);
-    if (!found) return;
-    // A part of the table of its own: the browser looks at parts, not at each row of thousands.
-    const part = document.createElement("tbody");
-    part.className = "part";
-    part.setAttribute("role", "rowgroup");
-    part.append(...found.fresh.filter((row) => !document.getElementById(row.id)));
-    document.querySelector("[data-list]").append(part);
-    setMore(found.before);
-    count();
-  } finally {
-    loading = false;
-  }
+async function append(more) {
+  const url = fragmentOf(more.href, "rows");
+  url.searchParams.set("size", APPENDED);
+  const found = await fetchRows(url);
+  if (!found) return;
+  // A part of the table of its own: the browser looks at parts, not at each row of thousands.
+  const part = document.createElement("tbody");
+  part.className = "part";
+  part.setAttribute("role", "rowgroup");
+  part.append(...found.fresh.filter((row) => !document.getElementById(row.id)));
+  document.querySelector("[data-list]").append(part);
+  setMore(found.before);
+  count();
   requestAnimationFrame(check);
 }
 
 function check() {
   const more = document.getElementById("more");
-  if (more && more.getBoundingClientRect().top < innerHeight * 2) append();
+  if (loading || !more || more.getBoundingClientRect().top >= innerHeight * 2) return;
+  appends += 1;
+  loading = append(more).finally(() => (loading = null));
 }
 
 // Brings the rows that are seen up to date. False if the whole page is to be shown anew: it is short,
 // or one is at its start and has selected nothing, so that it may become short again.
 export async function refreshRows() {
-  if (loading) return true;
+  await loading;
   const all = rows();
   const list = document.querySelector("[data-list]");
   if (!list || all.length <= PAGE) return false;

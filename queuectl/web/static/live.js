@@ -2,7 +2,7 @@
 // in place. At most once a second, less often if the answers take long, and only while the page is
 // seen. Without being told (an old proxy, too many streams) it looks every few seconds.
 
-import { refreshRows } from "./list.js";
+import { appends, refreshRows } from "./list.js";
 import { fragmentOf, look, put, say } from "./page.js";
 
 const LOOKS = "/looks";
@@ -65,12 +65,15 @@ export async function refresh() {
     }
     return;
   }
-  if (await refreshRows()) return;
-  const answer = await look(fragmentOf(location.href, "main"));
-  if (!answer) return;
-  // What is gone or no longer permitted is shown as that; with no daemon the page stays as it was.
-  if (answer.response.status >= 500) throw new Error("not served");
-  keepSaid(answer.found);
+  for (;;) {
+    if (await refreshRows()) return;
+    const asked = appends;
+    const answer = await look(fragmentOf(location.href, "main"));
+    if (!answer) return;
+    // What is gone or no longer permitted is shown as that; with no daemon the page stays as it was.
+    if (answer.response.status >= 500) throw new Error("not served");
+    if (asked === appends) return keepSaid(answer.found);
+  }
 }
 
 // What was said about the last action stays until the next page.
