@@ -12,9 +12,22 @@ import msgspec
 import pytest
 from conftest import Outcome, Shell
 from daemon_process import DEADLINE_S
-from daemon_twin import DaemonTwin, Peer
+from daemon_twin import JOB, DaemonTwin, Peer
+from msgspec.structs import replace
 
-from queuectl.protocol import Enqueued, JobDetail, LogEnd, Logs, Message, Output, Waited
+from queuectl.protocol import (
+    LIST_JOBS_MAX,
+    SELECT_JOBS_MAX,
+    Enqueued,
+    JobDetail,
+    Jobs,
+    LogEnd,
+    Logs,
+    Message,
+    Output,
+    Wait,
+    Waited,
+)
 from queuectl.views import JobView, RunView
 
 
@@ -287,6 +300,76 @@ def test_wait_for_any(shared: Shell) -> None:
     held, job = shared.ok("enqueue", "--hold", "true"), shared.ok("enqueue", "true")
 
     assert shared.ok("wait", "--any", held, job) == f"{job} completed"
+
+
+def test_wait_for_what_filters_match(shared: Shell) -> None:
+    """
+    The jobs that match and have not finished, held ones too. None is as good as all, but not in a
+    queue that is not there.
+    """
+    done = shared.ok("enqueue", "--queue", "waited", "true")
+    assert shared.ok("wait", done) == f"{done} completed"
+    nothing = "queuectl: no job matches that has not finished\n"
+    assert (0, "", nothing) == shared("wait", "--queue", "waited")
+    assert (0, "", nothing) == shared("wait", "--state", "completed,dead", "--any")
+    assert [] == shared("wait", "--queue", "waited", "--json").json
+    assert 3 == shared("wait", "--queue", "wated").code
+    held = shared.ok("enqueue", "--queue", "waited", "--hold", "true")
+    assert 124 == shared("wait", "--queue", "waited", "--timeout", "50ms").code
+    assert 0 == shared("wait", "--queue", "waited", "--state", "pending,processing").code
+    assert 2 == shared("wait").code
+    assert 2 == shared("wait", held, "--all").code
+    shared.ok("cancel", held)
+
+
+def test_wait_for_more_than_one_answer_lists(unstarted: Shell) -> None:
+    """
+    However many match at first, all are waited for, and one that failed decides.
+    """
+    jobs = [replace(JOB, id=str(n), number=n, state="pending") for n in range(LIST_JOBS_MAX + 1)]
+    asked: list[Wait] = []
+
+    def lists(peer: Peer) -> None:
+        peer.greet()
+        request = peer.receive()
+        assert ("processing" in request.states, "completed" in request.states) == (True, False)
+        peer.send(Jobs(call=request.call, jobs=jobs[:0:-1], next_before=1))
+        request = peer.receive()
+        assert request.before_number == 1
+        peer.send(Jobs(call=request.call, jobs=jobs[:1]))
+
+    def ends(peer: Peer) -> None:
+        peer.greet()
+        asked.append(peer.receive())
+        state = "completed" if len(asked) == 2 else "dead"
+        ended = [replace(jobs[int(each)], state=state) for each in asked[-1].ids]
+        peer.send(Waited(call=asked[-1].call, jobs=ended))
+
+    with DaemonTwin(unstarted.daemon.socket, lists, ends, ends):
+        outcome = unstarted("wait", "--all")
+    words = ["dead"] * LIST_JOBS_MAX + ["completed"]
+    assert [f"{n} {word}" for n, word in enumerate(words)] == outcome.out.splitlines()
+    assert (1, "") == (outcome.code, outcome.err)
+    assert [LIST_JOBS_MAX, 1] == [len(each.ids) for each in asked]
+
+
+def test_wait_for_any_of_too_many(unstarted: Shell) -> None:
+    """
+    One request has to name them all, and there is a limit to that.
+    """
+
+    def lists(peer: Peer) -> None:
+        peer.greet()
+        for before in range(SELECT_JOBS_MAX // LIST_JOBS_MAX, -1, -1):
+            request = peer.receive()
+            peer.send(
+                Jobs(call=request.call, jobs=[JOB] * LIST_JOBS_MAX, next_before=before or None)
+            )
+
+    with DaemonTwin(unstarted.daemon.socket, lists):
+        outcome = unstarted("wait", "--all", "--any")
+    assert (2, "") == (outcome.code, outcome.out)
+    assert "--any: 11000 jobs match, of at most 10000; choose fewer" in outcome.err
 
 
 def test_wait_survives_a_restart_of_the_daemon(unstarted: Shell) -> None:
