@@ -92,7 +92,7 @@ class Arguments:
         if text is None:
             return None
         if not (text.isascii() and text.isdigit()):
-            raise UsageError(f"--{name}: must be a whole number; got {text!r}")
+            raise UsageError(f"--{name}: must be a whole number of 0 or more; got {text!r}")
         return int(text)
 
     def take(self, option: Option, value: str) -> None:

@@ -163,7 +163,8 @@ def main(argv: list[str] | None = None) -> int:
     except QueuectlError as error:
         return ready.give_up(str(error), EXIT_DENIED, log)
     except OSError as error:
-        return ready.give_up(str(error), EXIT_SYSTEM, log)
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return ready.give_up(reason, EXIT_SYSTEM, log)
     finally:
         if setup.ephemeral_dir is not None:
             shutil.rmtree(setup.ephemeral_dir, ignore_errors=True)

@@ -55,8 +55,7 @@ def enqueue_file(session: Session, arguments: Arguments) -> int:
     path = arguments.value("file")
     assert path is not None
     shown = "stdin" if path == "-" else path
-    descriptor = os.dup(0) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    with open(descriptor, "rb", buffering=0) as file:
+    with open(os.dup(0) if path == "-" else path, "rb", buffering=0) as file:
         if arguments.flag("partial"):
             return _Pieces(session, arguments, shown).send_all(file.fileno())
         data = file.readall()

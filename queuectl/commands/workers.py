@@ -39,7 +39,8 @@ def stop(session: Session, arguments: Arguments) -> int:
     if not left:
         session.print("stopped all workers")
     else:
-        how = "their jobs are being cancelled" if now else "they go when their jobs end"
+        jobs = "its job" if left == 1 else "their jobs"
+        how = f"cancelling {jobs}" if now else f"until the end of {jobs}"
         session.print(f"stopping: {_count(left)} still busy, {how}")
     return EXIT_DONE
 

@@ -123,7 +123,7 @@ def delete(queue: "Queue", client: int, request: DeleteQueue, now: int) -> None:
     if unfinished:
         raise Refusal(
             "conflict",
-            f"the queue has {unfinished} unfinished jobs; cancel them first: "
+            f"the queue has unfinished jobs ({unfinished}); cancel them first: "
             f"queuectl cancel --all --queue {excerpt(known.name)}",
         )
     table = _table(queue)

@@ -193,8 +193,8 @@ def main(arguments: list[str]) -> int:
 def _print_report(report: Report) -> None:
     sys.stdout.write(
         f"{report.state}: epoch {report.epoch}, last batch {report.last_batch_seq}, "
-        f"{report.record_count} live records in {report.segment_count} segments "
-        f"and {len(report.snapshots)} snapshots\n"
+        f"live records {report.record_count}, segments {report.segment_count}, "
+        f"snapshots {len(report.snapshots)}\n"
     )
     if report.torn_bytes:
         sys.stdout.write(

@@ -162,6 +162,7 @@ def test_a_job_gets_little_of_the_environment(shared: Shell) -> None:
         (("--id", "a,b", "x"), 2, "id must be printable, without spaces, commas"),
         (("--priority", "1001", "x"), 2, "priority must be between -1000 and 1000"),
         (("-f", "/nonexistent"), 1, "/nonexistent: No such file or directory"),
+        (("-f", "/"), 1, "/: Is a directory"),
         (("-f", "-", "x"), 2, "-f: the file says what runs; give nothing else to run"),
         (("-f", "-"), 2, "stdin: no job in it"),
         (("--partial", "x"), 2, "--partial: goes with -f FILE"),

@@ -99,7 +99,7 @@ def test_numbers() -> None:
     assert parse(["--name", "12"], OPTIONS).count("name") == 12
     assert parse([], OPTIONS).count("name") is None
     for text in ("-1", "1.5", "x", "", "²"):
-        with pytest.raises(UsageError, match="--name: must be a whole number; got"):
+        with pytest.raises(UsageError, match="--name: must be a whole number of 0 or more; got"):
             parse(["--name", text], OPTIONS).count("name")
 
 

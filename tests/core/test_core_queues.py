@@ -121,7 +121,7 @@ def test_a_queue_with_unfinished_jobs_is_not_deleted() -> None:
     refused = talk.refused(DeleteQueue(name="q"))
     assert "conflict" == refused.code
     assert (
-        "the queue has 2 unfinished jobs; cancel them first: queuectl cancel --all --queue q"
+        "the queue has unfinished jobs (2); cancel them first: queuectl cancel --all --queue q"
         == refused.message
     )
     refused = talk.refused(DeleteQueue(name="default"))

@@ -21,6 +21,7 @@ from queuectld.main import (
     EXIT_DENIED,
     EXIT_LOCKED,
     EXIT_OPTIMIZED,
+    EXIT_SYSTEM,
 )
 
 Daemons = Callable[..., DaemonProcess]
@@ -102,6 +103,15 @@ def test_a_state_directory_that_others_can_read_is_refused(daemons: Daemons) -> 
     assert said.startswith(f"error: {daemon.state_dir} ")
     assert "755" in said
     assert os.listdir(daemon.state_dir) == []
+
+
+def test_a_state_directory_that_cannot_be_made(daemons: Daemons) -> None:
+    """
+    Exit code 71: the place and the system's reason, as people write them.
+    """
+    daemon = daemons(state_dir="/proc/queuectl")
+    said, code = refusal(daemon)
+    assert ("error: /proc/queuectl: No such file or directory", EXIT_SYSTEM) == (said, code)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")

@@ -46,7 +46,8 @@ def test_verify_clean_and_live(tmp_path: Path, capsys: pytest.CaptureFixture[str
     before = {file.name: file.read_bytes() for file in (tmp_path / "j").iterdir()}
 
     assert 0 == main(["verify", str(tmp_path / "j")])
-    assert "clean: epoch 1, last batch 12, 12 live records in 4 segments" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "clean: epoch 1, last batch 12, live records 12, segments 4, snapshots 0\n" == said
     assert before == {file.name: file.read_bytes() for file in (tmp_path / "j").iterdir()}
     journal.close()
 
