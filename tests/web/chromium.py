@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from daemon_process import wait_until
 
 #: The size of a small phone's window.
 PHONE = {"width": 390, "height": 844}
@@ -78,3 +79,17 @@ def opened(
         assert not wrong, wrong
     finally:
         context.close()
+
+
+def rows_scrolled_to(tab: Any, count: int) -> list[int]:
+    """
+    Return the numbers of a list's rows once there are *count* of them, scrolled to as one would.
+    """
+    rows = tab.locator("[data-list] tr[data-n]")
+
+    def scrolled() -> bool:
+        tab.evaluate("scrollTo(0, document.body.scrollHeight)")
+        return bool(rows.count() == count)
+
+    wait_until(scrolled, what=f"{count} rows")
+    return [int(each) for each in rows.evaluate_all("all => all.map(row => row.dataset.n)")]

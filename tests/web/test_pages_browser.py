@@ -5,12 +5,12 @@ keyboard, and pages follow the queue without being loaded anew.
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from chromium import PHONE, chromium, opened
+from chromium import PHONE, chromium, opened, rows_scrolled_to
 from daemon_process import DaemonProcess, wait_until
 from gateway_process import GatewayProcess
 
@@ -167,20 +167,6 @@ def test_a_filter_follows_what_is_typed(tab: Any, web_daemon: DaemonProcess) -> 
     tab.get_by_text("No job matches").wait_for()
 
 
-def numbers_scrolled_to(tab: Any, count: int) -> list[int]:
-    """
-    The numbers of a list's rows once there are *count* of them, scrolled to as a reader would.
-    """
-    rows = tab.locator("[data-list] tr[data-n]")
-
-    def scrolled() -> bool:
-        tab.evaluate("scrollTo(0, document.body.scrollHeight)")
-        return bool(rows.count() == count)
-
-    wait_until(scrolled, what=f"{count} rows")
-    return [int(each) for each in rows.evaluate_all("all => all.map(row => row.dataset.n)")]
-
-
 def test_rows_are_appended(tab: Any, web_daemon: DaemonProcess) -> None:
     """
     Rows are appended as one scrolls, each once and in order, and those far away cost no layout. A
@@ -189,7 +175,7 @@ def test_rows_are_appended(tab: Any, web_daemon: DaemonProcess) -> None:
     count = 2_000
     ids = enqueue(web_daemon, *["true"] * count, hold=True, queue="long")
     tab.goto("/jobs?queue=long")
-    assert numbers_scrolled_to(tab, count) == [int(each) for each in reversed(ids)]
+    assert rows_scrolled_to(tab, count) == [int(each) for each in reversed(ids)]
     auto = "getComputedStyle(document.querySelector('[data-list] tbody tr')).contentVisibility"
     assert "auto" == tab.evaluate(auto)
     middle = tab.locator("[data-list] tbody tr", has_text=ids[1_000]).first
@@ -199,40 +185,6 @@ def test_rows_are_appended(tab: Any, web_daemon: DaemonProcess) -> None:
         middle.get_by_text("cancelled").wait_for()
         client.call(Act(action="cancel", select=Selection(queue="long")), Acted)
         client.call(Act(action="prune", select=Selection(queue="long")), Acted)
-
-
-def test_a_page_that_comes_after_rows_were_appended(tab: Any, web_daemon: DaemonProcess) -> None:
-    """
-    A whole page that was asked for while the list was short does not shorten it, nor does the part
-    that comes next leave a gap.
-    """
-    count = 460
-    ids = enqueue(web_daemon, *["true"] * count, hold=True, queue="gap")
-    pages: list[Any] = []
-    parts: list[Any] = []
-
-    def hold(those: list[Any], most: int) -> Callable[[Any], object]:
-        return lambda route: those.append(route) if len(those) < most else route.continue_()
-
-    tab.route("**/*fragment=main*", hold(pages, 1))
-    tab.route("**/*size=200*", hold(parts, 2))
-    tab.set_viewport_size({"width": 1_000, "height": 400})
-    tab.goto("/jobs?queue=gap")
-    wait_until(lambda: bool(tab.evaluate("1") and pages))
-    tab.evaluate("scrollTo(0, document.body.scrollHeight)")
-    wait_until(lambda: bool(tab.evaluate("1") and len(parts) == 1))
-    parts[0].continue_()
-    wait_until(lambda: tab.locator("[data-list] tr[data-n]").count() == 250)
-    tab.evaluate("scrollTo(0, document.body.scrollHeight)")
-    wait_until(lambda: bool(tab.evaluate("1") and len(parts) == 2))
-    with tab.expect_event("requestfinished"):
-        pages[0].continue_()
-    tab.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    parts[1].continue_()
-    assert numbers_scrolled_to(tab, count) == [int(each) for each in reversed(ids)]
-    with web_daemon.client() as client:
-        client.call(Act(action="cancel", select=Selection(queue="gap")), Acted)
-        client.call(Act(action="prune", select=Selection(queue="gap")), Acted)
 
 
 def test_one_job(tab: Any, web_daemon: DaemonProcess) -> None:
@@ -258,30 +210,6 @@ def test_one_job(tab: Any, web_daemon: DaemonProcess) -> None:
     tab.get_by_role("button", name="Yes, forget").click()
     tab.wait_for_url("**/jobs")
     tab.locator("#said", has_text=f"Forgot job {job}.").wait_for()
-
-
-def test_an_action_overtakes_a_look(tab: Any, web_daemon: DaemonProcess) -> None:
-    """
-    What a page asks for by itself is let go when something is done: it may be about a job that is
-    forgotten by then.
-    """
-    (job,) = enqueue(web_daemon, "true")
-    web_daemon.wait_for(job, "completed")
-    tab.goto(f"/jobs/{job}")
-    tab.locator("#out-state", has_text="complete").wait_for()
-    looks: list[Any] = []
-    let_go: list[Any] = []
-    tab.route("**/*fragment=main*", lambda route: looks.append(route.request))
-    tab.on("requestfailed", lambda request: let_go.append(request))
-    # Something of it changes, so that the page looks.
-    enqueue(web_daemon, "true")
-    wait_until(lambda: bool(tab.evaluate("1") and looks))
-    tab.get_by_role("button", name="Forget", exact=True).click()
-    tab.get_by_role("button", name="Yes, forget").click()
-    tab.wait_for_url("**/jobs")
-    wait_until(lambda: bool(tab.evaluate("1") and let_go))
-    assert looks == let_go
-    tab.unroute("**/*fragment=main*")
 
 
 def test_a_job_that_others_forget(

@@ -3,23 +3,28 @@
 
 import { act, csrf, load, main, put, say, show, warn } from "./page.js";
 
+// What the dialog asks about, as it was when it was asked: by the answer the button may mean another
+// thing, and the job's page no longer offer this one.
 let asking = null;
+let filters = 0; // begun
 
-function ask(button) {
+// Returns what a form would send. Not form.action: that is a button which is called so.
+function request(form, button) {
+  return { path: form.getAttribute("action"), fields: new URLSearchParams(new FormData(form, button)) };
+}
+
+function ask(form, button) {
   const dialog = document.getElementById("ask");
   document.getElementById("ask-title").textContent = button.dataset.ask;
   document.getElementById("ask-yes").textContent = button.dataset.yes;
-  asking = button;
+  asking = request(form, button);
+  asking.fields.set("confirmed", "1");
   dialog.showModal();
 }
 
-async function send(form, button, confirmed) {
-  const fields = new URLSearchParams(new FormData(form, button));
-  if (confirmed) fields.set("confirmed", "1");
+async function send({ path, fields }) {
   const token = csrf();
   try {
-    // Not form.action: that is a button which is called so.
-    const path = form.getAttribute("action");
     const headers = token ? { "X-CSRF-Token": token } : {};
     const answer = await act(() => load(path, { method: "POST", body: fields, headers }));
     if (!answer) return;
@@ -40,12 +45,10 @@ function submitted(event) {
   if (form.hasAttribute("data-filter")) {
     event.preventDefault();
     filter(form);
-  } else if (button?.dataset.ask && !form.dataset.sure) {
-    event.preventDefault();
-    ask(button);
   } else if (form.hasAttribute("data-morph")) {
     event.preventDefault();
-    send(form, button, false);
+    if (button?.dataset.ask) ask(form, button);
+    else send(request(form, button));
   }
 }
 
@@ -54,8 +57,11 @@ async function filter(form) {
   for (const [name, value] of new FormData(form)) if (value && !(name === "order" && value === "newest")) fields.append(name, value);
   const query = fields.toString();
   const path = form.getAttribute("action") + (query ? `?${query}` : "");
-  const answer = await act(() => load(path));
-  if (!answer) return;
+  const mine = (filters += 1);
+  const answer = await act(() => load(path)).catch(() => {
+    warn("The gateway does not answer.");
+  });
+  if (!answer || mine !== filters) return; // The answer to what was typed since is on its way.
   history.replaceState(null, "", path);
   put(answer.found);
   const rows = document.querySelectorAll("[data-list] tbody > tr").length;
@@ -106,9 +112,9 @@ export function startForms() {
     if (button.dataset.open) document.getElementById(button.dataset.open).showModal();
     if (button.dataset.close !== undefined) button.closest("dialog").close();
     if (button.id === "ask-yes" && asking) {
-      const from = asking;
       button.closest("dialog").close();
-      if (from.form.hasAttribute("data-morph")) send(from.form, from, true);
+      send(asking);
+      asking = null;
     }
   });
   document.addEventListener("keydown", (event) => {

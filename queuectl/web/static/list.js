@@ -62,15 +62,22 @@ function check() {
   loading = append(more).finally(() => (loading = null));
 }
 
-// Brings the rows that are seen up to date. False if the whole page is to be shown anew: it is short,
-// or one is at its start and has selected nothing, so that it may become short again.
+const firstSeen = (all) => all.findIndex((row) => row.getBoundingClientRect().bottom > 0);
+
+// Whether a list is short, or one is at its start and has selected nothing, so that it may become
+// short again. True of a page without a list.
+export function isAtStart() {
+  const all = rows();
+  return all.length <= PAGE || (firstSeen(all) <= 0 && !boxes().some((box) => box.checked));
+}
+
+// Brings the rows that are seen up to date. False if the whole page is to be shown anew.
 export async function refreshRows() {
-  await loading;
+  while (loading) await loading;
+  if (isAtStart()) return false;
   const all = rows();
   const list = document.querySelector("[data-list]");
-  if (!list || all.length <= PAGE) return false;
-  const top = all.findIndex((row) => row.getBoundingClientRect().bottom > 0);
-  if (top <= 0 && !boxes().some((box) => box.checked)) return false;
+  const top = firstSeen(all);
   if (list.dataset.list !== "newest") return true; // There is no part of it that could be asked for.
   const high = top > 0 ? number(all[top]) : Infinity;
   const from = top > 0 ? moreUrl(high + 1) : location.href;

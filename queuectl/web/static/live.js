@@ -2,7 +2,7 @@
 // in place. At most once a second, less often if the answers take long, and only while the page is
 // seen. Without being told (an old proxy, too many streams) it looks every few seconds.
 
-import { appends, refreshRows } from "./list.js";
+import { appends, isAtStart, refreshRows } from "./list.js";
 import { fragmentOf, look, put, say } from "./page.js";
 
 const LOOKS = "/looks";
@@ -54,10 +54,15 @@ async function turn() {
   schedule(next);
 }
 
+// Whether the reader is in the middle of something that must not change under their hands: a question,
+// a form that is filled in or being corrected.
+function occupied() {
+  const places = "dialog[open], #confirm, #enqueue, #main [aria-invalid]";
+  return document.querySelector(places) !== null;
+}
+
 export async function refresh() {
-  if (document.querySelector("dialog[open]")) return;
-  if (document.getElementById("confirm") || document.getElementById("enqueue")) return;
-  if (document.querySelector("#main [aria-invalid]")) return; // A form that is being corrected.
+  if (occupied()) return;
   if (document.getElementById("problem")) {
     if (document.querySelector("[data-away]")) {
       const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
@@ -67,12 +72,14 @@ export async function refresh() {
   }
   for (;;) {
     if (await refreshRows()) return;
-    const asked = appends;
+    const [asked, was] = [appends, isAtStart()];
     const answer = await look(fragmentOf(location.href, "main"));
     if (!answer) return;
     // What is gone or no longer permitted is shown as that; with no daemon the page stays as it was.
     if (answer.response.status >= 500) throw new Error("not served");
-    if (asked === appends) return keepSaid(answer.found);
+    if (occupied()) return;
+    // Meanwhile the reader may have gone on from the start of a long list, which the page has only.
+    if (asked === appends && was === isAtStart()) return keepSaid(answer.found);
   }
 }
 

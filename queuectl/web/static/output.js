@@ -40,6 +40,7 @@ class Viewer {
   // --- the stream ---
 
   open() {
+    clearTimeout(this.again);
     if (!this.section.isConnected) return;
     this.tell("");
     const { job, attempt } = this.section.dataset;
@@ -55,12 +56,13 @@ class Viewer {
     this.socket.onclose = () => {
       if (this.ended || !this.section.isConnected) return;
       this.tell("connecting again");
-      setTimeout(() => this.open(), this.delay);
+      this.again = setTimeout(() => this.open(), this.delay);
       this.delay = Math.min(this.delay * 2, 10000);
     };
   }
 
   take({ event, data }) {
+    if (!this.section.isConnected) return this.socket.close(); // Another page is in its place.
     if (event === "output") this.output(data);
     else if (event === "missed") {
       this.pending.push({ note: `… ${data.missed_bytes} bytes were skipped: they are in the download` });
