@@ -210,10 +210,14 @@ class Act(Message, frozen=True, tag="act"):
 class Wait(Message, frozen=True, tag="wait"):
     """
     Answered by Waited when all selected jobs (with `any`: one of them) have finished.
+
+    A job that is forgotten meanwhile is not waited for any longer. With `skip_missing` nor is one
+    that was forgotten before: else an id that names no job is refused.
     """
 
     ids: Ids
     any: bool = False
+    skip_missing: bool = False
 
 
 class Status(Message, frozen=True, tag="status"):
@@ -415,7 +419,7 @@ class Acted(Message, frozen=True, tag="acted"):
 
 class Waited(Message, frozen=True, tag="waited"):
     """
-    The jobs waited for, finished or (with `any`) as they are.
+    The jobs waited for that have finished: all that are not forgotten, with `any` at least one.
     """
 
     jobs: list[JobView]

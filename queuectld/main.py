@@ -163,7 +163,8 @@ def main(argv: list[str] | None = None) -> int:
     except QueuectlError as error:
         return ready.give_up(str(error), EXIT_DENIED, log)
     except OSError as error:
-        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        has_place = error.filename and not error.filename2
+        reason = f"{error.filename}: {error.strerror}" if has_place else str(error)
         return ready.give_up(reason, EXIT_SYSTEM, log)
     finally:
         if setup.ephemeral_dir is not None:

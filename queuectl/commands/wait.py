@@ -3,6 +3,10 @@
 """
 
 import time
+from contextlib import closing
+from typing import TypeVar
+
+from msgspec.structs import replace
 
 from queuectl.documents import job_document
 from queuectl.durations import parse_duration
@@ -12,36 +16,77 @@ from queuectl.errors import (
     CallTimedOut,
     ConnectionLost,
     ProtocolError,
-    RequestRefused,
     UsageError,
 )
 from queuectl.options import Arguments, Command, Option
 from queuectl.protocol import (
     LIST_JOBS_MAX,
     SELECT_JOBS_MAX,
+    Jobs,
     List,
     ListQueues,
+    Message,
     Queues,
     Selection,
     Wait,
     Waited,
 )
-from queuectl.selection import FILTER_OPTIONS, id_to_ask, jobs_by_page, selection
+from queuectl.selection import FILTER_OPTIONS, id_to_ask, selection
 from queuectl.session import Session
 from queuectl.views import FINISHED_STATES, JOB_STATES, JobView
+
+R = TypeVar("R", bound=Message)
+
+
+class _Asking:
+    """
+    Asks what may be asked twice, over one connection after the other: a restart of the daemon ends
+    nothing. `deadline`, of the monotonic clock, is for all of it together.
+    """
+
+    def __init__(self, session: Session, deadline: float | None) -> None:
+        self._session = session
+        self._deadline = deadline
+        self._client = session.connect()
+
+    def call(self, request: Message, response: type[R]) -> R:
+        """
+        Return the response to *request*. Raises as Client.call() does.
+        """
+        while True:
+            left_ms = None
+            if self._deadline is not None:
+                left_ms = max(round((self._deadline - time.monotonic()) * 1000), 1)
+            try:
+                return self._client.call(request, response, timeout_ms=left_ms)
+            except ProtocolError:
+                raise
+            except ConnectionLost:
+                self._client.close()
+                self._client = self._session.reconnect()
+
+    def close(self) -> None:
+        """
+        Hang up.
+        """
+        self._client.close()
 
 
 def wait(session: Session, arguments: Arguments) -> int:
     """
     Wait for jobs, print how they ended, and return 0 only if they completed.
     """
+    select, any_one = selection(arguments), arguments.flag("any")
     timeout_ms = _timeout_ms(arguments.value("timeout"))
     deadline = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
     finished: list[JobView] = []
     try:
-        for request in _requests(session, selection(arguments), arguments.flag("any")):
-            jobs = _wait(session, request, deadline)
-            finished += [job for job in jobs if job.state in FINISHED_STATES]
+        with closing(_Asking(session, deadline)) as asking:
+            requests = _requests(asking, select, any_one)
+            if not requests:
+                session.complain("no job matches that has not finished")
+            for request in requests:
+                finished += asking.call(request, Waited).jobs
     except CallTimedOut:
         raise CallTimedOut("not finished in time; the jobs go on") from None
     except KeyboardInterrupt:
@@ -54,56 +99,44 @@ def wait(session: Session, arguments: Arguments) -> int:
     return EXIT_DONE if all(job.state == "completed" for job in finished) else EXIT_NOTHING
 
 
-def _requests(session: Session, select: Selection, any_one: bool) -> list[Wait]:
+def _requests(asking: _Asking, select: Selection, any_one: bool) -> list[Wait]:
     """
-    Return what to ask, one after the other: of those that filters match, as many as one answer
-    lists at a time. Raises UsageError, RequestRefused.
+    Return what to ask, one after the other: of the jobs that filters match now, oldest first, as
+    many at a time as a page lists, because no more are sure to fit into an answer. Those that are
+    forgotten before their turn are left out. Raises UsageError.
     """
     if select.ids:
         return [Wait(ids=select.ids, any=any_one)]
-    ids = _unfinished(session, select)
-    if not ids:
-        session.complain("no job matches that has not finished")
-        return []
-    if not any_one:
-        return [Wait(ids=ids[at : at + LIST_JOBS_MAX]) for at in range(0, len(ids), LIST_JOBS_MAX)]
-    if len(ids) > SELECT_JOBS_MAX:
-        limit = f"--any: {len(ids)} jobs match, of at most {SELECT_JOBS_MAX}"
-        raise UsageError(f"{limit}; choose fewer with --state, --queue or ids")
-    return [Wait(ids=ids, any=True)]
+    pages = _unfinished(asking, select, SELECT_JOBS_MAX if any_one else None)
+    if any_one and pages:
+        pages = [[each for page in pages for each in page]]
+    return [Wait(ids=page, any=any_one, skip_missing=True) for page in pages]
 
 
-def _unfinished(session: Session, select: Selection) -> list[str]:
+def _unfinished(asking: _Asking, select: Selection, limit: int | None) -> list[list[str]]:
     """
-    Return the jobs that filters match now and that have not finished, oldest first. Raises
-    RequestRefused where there is no such queue: a misspelt one would seem to be done.
+    Return the jobs that filters match and that have not finished, page by page, oldest first.
+    Raises UsageError if there are more than *limit*.
     """
+    if select.queue is not None:
+        # Refused if there is none of this name: a misspelt one would seem to be done.
+        asking.call(ListQueues(name=select.queue), Queues)
     states = [each for each in select.states or JOB_STATES if each not in FINISHED_STATES]
-    with session.connect() as client:
-        if (
-            select.queue is not None
-            and not client.call(ListQueues(name=select.queue), Queues).queues
-        ):
-            raise RequestRefused("not_found", f"no queue {select.queue!r}")
-        if not states:
-            return []
-        request = List(states=states, queue=select.queue)
-        return [id_to_ask(job) for job in jobs_by_page(client, request, None)][::-1]
-
-
-def _wait(session: Session, request: Wait, deadline: float | None) -> list[JobView]:
-    client = session.connect()
-    while True:
-        left_ms = None
-        if deadline is not None:
-            left_ms = max(round((deadline - time.monotonic()) * 1000), 1)
-        try:
-            with client:
-                return client.call(request, Waited, timeout_ms=left_ms).jobs
-        except ProtocolError:
-            raise
-        except ConnectionLost:
-            client = session.reconnect()
+    request = List(states=states, queue=select.queue, limit=LIST_JOBS_MAX)
+    pages: list[list[str]] = []
+    count = 0
+    while states:
+        page = asking.call(request, Jobs)
+        if page.jobs:
+            pages.insert(0, [id_to_ask(job) for job in reversed(page.jobs)])
+        count += len(page.jobs)
+        if limit is not None and count > limit:
+            rule = f"--any: waits for at most {limit} jobs, and more match"
+            raise UsageError(f"{rule}; choose fewer with --state, --queue or ids")
+        if page.next_before is None:
+            break
+        request = replace(request, before_number=page.next_before)
+    return pages
 
 
 def _timeout_ms(text: str | None) -> int | None:
@@ -130,7 +163,7 @@ COMMANDS = (
         details=(
             "Exit code 0 if all that finished are completed, 1 if one is not, 124 if the time is\n"
             "up. Waiting changes nothing for the jobs. With filters: for those that have not\n"
-            "finished now, also held ones, and not for jobs made later; 0 if there are none."
+            "finished now, also held ones, not for jobs made later; 0 if there are none."
         ),
         examples=(
             "queuectl wait 17 18 --timeout 10m",

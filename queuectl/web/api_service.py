@@ -40,7 +40,7 @@ from queuectl.protocol import (
 )
 from queuectl.setting_text import convert_setting
 from queuectl.settings import SETTINGS, canonical
-from queuectl.views import FINISHED_STATES, SettingView
+from queuectl.views import SettingView
 from queuectl.web import shapes
 from queuectl.web.api_jobs import span_ms
 from queuectl.web.operations import Answer, Body, Call, Operation, answer_json
@@ -261,8 +261,7 @@ async def wait(call: Call) -> Response:
     # Over a connection of its own, whose end gives the waiting up.
     async with aclosing(cast(Any, call.link.stream(request, Waited, Waited))) as answers:
         waited = await _unless_gone(anext(answers), call.request, timeout_ms)
-    jobs = [job for job in waited.jobs if job.state in FINISHED_STATES]
-    return answer_json({"jobs": [job_document(job) for job in jobs]})
+    return answer_json({"jobs": [job_document(job) for job in waited.jobs]})
 
 
 async def _unless_gone(answer: Any, request: Request, timeout_ms: int) -> Waited:

@@ -313,13 +313,14 @@ def _logs(queue: "Queue", client: int, request: Logs, now: int) -> None:
 
 def _wait(queue: "Queue", client: int, request: Wait, now: int) -> None:
     jobs, errors = selection.pick(queue.state, queue.peer, request.ids)
-    if errors:
+    if errors and not request.skip_missing:
         raise Refusal("not_found", errors[0].message, "id")
     numbers = [job.number for job in jobs]
     waiting = [job.number for job in jobs if job.state not in FINISHED_STATES]
     if not waiting or (request.any and len(waiting) < len(numbers)):
+        finished = [job for job in jobs if job.state in FINISHED_STATES]
         response = Waited(
-            call=request.call, jobs=[views.job_view(queue, job, queue.peer) for job in jobs]
+            call=request.call, jobs=[views.job_view(queue, job, queue.peer) for job in finished]
         )
         queue.do(Reply(client, response))
     else:

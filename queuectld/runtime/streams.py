@@ -329,7 +329,11 @@ class Streams:
 
     def _answer(self, effect: AwaitJobs) -> None:
         jobs = [self._queue.state.jobs.get(number) for number in effect.numbers]
-        views = [job_view(self._queue, job, effect.peer) for job in jobs if job is not None]
+        views = [
+            job_view(self._queue, job, effect.peer)
+            for job in jobs
+            if job is not None and job.state in FINISHED_STATES
+        ]
         self._reply(effect.client, Waited(call=effect.call, jobs=views))
 
 

@@ -28,7 +28,7 @@ from queuectl.protocol import (
     Wait,
     Waited,
 )
-from queuectl.views import JobView, RunView
+from queuectl.views import JobState, JobView, RunView
 
 
 def read_until(process: "subprocess.Popen[bytes]", expected: bytes) -> bytes:
@@ -307,6 +307,7 @@ def test_wait_for_what_filters_match(shared: Shell) -> None:
     The jobs that match and have not finished, held ones too. None is as good as all, but not in a
     queue that is not there.
     """
+    other = shared.ok("enqueue", "--queue", "waited-not", "--hold", "true")
     done = shared.ok("enqueue", "--queue", "waited", "true")
     assert shared.ok("wait", done) == f"{done} completed"
     nothing = "queuectl: no job matches that has not finished\n"
@@ -319,17 +320,26 @@ def test_wait_for_what_filters_match(shared: Shell) -> None:
     assert 0 == shared("wait", "--queue", "waited", "--state", "pending,processing").code
     assert 2 == shared("wait").code
     assert 2 == shared("wait", held, "--all").code
-    shared.ok("cancel", held)
+    shared.ok("cancel", held, other)
 
 
-def test_wait_for_more_than_one_answer_lists(unstarted: Shell) -> None:
+def test_wait_for_more_than_one_page(unstarted: Shell) -> None:
     """
-    However many match at first, all are waited for, and one that failed decides.
+    However many match at first, all are waited for, as many at a time as were listed at a time.
+    A lost connection is made again, what was forgotten meanwhile does not count, and one that
+    failed decides.
     """
-    jobs = [replace(JOB, id=str(n), number=n, state="pending") for n in range(LIST_JOBS_MAX + 1)]
+    jobs = [replace(JOB, id=str(n), number=n, state="pending") for n in range(4)]
     asked: list[Wait] = []
 
-    def lists(peer: Peer) -> None:
+    def answer(peer: Peer, *words: JobState) -> None:
+        asked.append(peer.receive())
+        ids = asked[-1].ids[: len(words)]
+        pairs = zip(ids, words, strict=True)
+        ended = [replace(JOB, id=n, state=word) for n, word in pairs]
+        peer.send(Waited(call=asked[-1].call, jobs=ended))
+
+    def first(peer: Peer) -> None:
         peer.greet()
         request = peer.receive()
         assert ("processing" in request.states, "completed" in request.states) == (True, False)
@@ -337,20 +347,18 @@ def test_wait_for_more_than_one_answer_lists(unstarted: Shell) -> None:
         request = peer.receive()
         assert request.before_number == 1
         peer.send(Jobs(call=request.call, jobs=jobs[:1]))
+        answer(peer, "dead")
+        peer.receive()
 
-    def ends(peer: Peer) -> None:
+    def second(peer: Peer) -> None:
         peer.greet()
-        asked.append(peer.receive())
-        state = "completed" if len(asked) == 2 else "dead"
-        ended = [replace(jobs[int(each)], state=state) for each in asked[-1].ids]
-        peer.send(Waited(call=asked[-1].call, jobs=ended))
+        answer(peer, "completed", "cancelled")
 
-    with DaemonTwin(unstarted.daemon.socket, lists, ends, ends):
+    with DaemonTwin(unstarted.daemon.socket, first, second):
         outcome = unstarted("wait", "--all")
-    words = ["dead"] * LIST_JOBS_MAX + ["completed"]
-    assert [f"{n} {word}" for n, word in enumerate(words)] == outcome.out.splitlines()
-    assert (1, "") == (outcome.code, outcome.err)
-    assert [LIST_JOBS_MAX, 1] == [len(each.ids) for each in asked]
+    assert (1, "0 dead\n1 completed\n2 cancelled\n", "") == outcome
+    assert [["0"], ["1", "2", "3"]] == [each.ids for each in asked]
+    assert all(each.skip_missing for each in asked)
 
 
 def test_wait_for_any_of_too_many(unstarted: Shell) -> None:
@@ -360,16 +368,29 @@ def test_wait_for_any_of_too_many(unstarted: Shell) -> None:
 
     def lists(peer: Peer) -> None:
         peer.greet()
-        for before in range(SELECT_JOBS_MAX // LIST_JOBS_MAX, -1, -1):
+        for _ in range(SELECT_JOBS_MAX // LIST_JOBS_MAX + 1):
             request = peer.receive()
-            peer.send(
-                Jobs(call=request.call, jobs=[JOB] * LIST_JOBS_MAX, next_before=before or None)
-            )
+            jobs = [replace(JOB, state="pending")] * LIST_JOBS_MAX
+            peer.send(Jobs(call=request.call, jobs=jobs, next_before=1))
 
     with DaemonTwin(unstarted.daemon.socket, lists):
         outcome = unstarted("wait", "--all", "--any")
     assert (2, "") == (outcome.code, outcome.out)
-    assert "--any: 11000 jobs match, of at most 10000; choose fewer" in outcome.err
+    assert "--any: waits for at most 10000 jobs, and more match; choose fewer" in outcome.err
+
+
+def test_wait_in_time_for_a_list_too(unstarted: Shell) -> None:
+    """
+    The time is for all of it: a daemon that says nothing is given up.
+    """
+
+    def silent(peer: Peer) -> None:
+        peer.greet()
+        peer.receive()
+        assert peer.receive() is None
+
+    with DaemonTwin(unstarted.daemon.socket, silent):
+        assert 124 == unstarted("wait", "--all", "--timeout", "100ms").code
 
 
 def test_wait_survives_a_restart_of_the_daemon(unstarted: Shell) -> None:

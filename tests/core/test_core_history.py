@@ -428,11 +428,14 @@ def test_waiting_is_answered_when_it_is_over_already() -> None:
     assert isinstance(waited, Waited)
     assert ["completed"] == [view.state for view in waited.jobs]
     waited = talk.request(Wait(ids=[running, done], any=True))
-    assert ["processing", "completed"] == [view.state for view in waited.jobs]
+    assert ["completed"] == [view.state for view in waited.jobs]
     answer = talk.request(Wait(ids=[running, done]))
     assert isinstance(answer, AwaitJobs)
     assert ([2, 1], [2], False) == (answer.numbers, answer.waiting, answer.any)
     assert "not_found" == talk.refused(Wait(ids=["nobody"])).code
+    answer = talk.request(Wait(ids=["nobody", running], skip_missing=True))
+    assert ([2], [2]) == (answer.numbers, answer.waiting)
+    assert [] == talk.request(Wait(ids=["nobody"], skip_missing=True)).jobs
 
 
 def test_shutting_down_is_answered_first() -> None:
