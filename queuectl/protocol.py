@@ -419,7 +419,7 @@ class Acted(Message, frozen=True, tag="acted"):
 
 class Waited(Message, frozen=True, tag="waited"):
     """
-    The jobs waited for that have finished: all that are not forgotten, with `any` at least one.
+    The jobs waited for that have finished: all that are not forgotten, perhaps none.
     """
 
     jobs: list[JobView]

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from queuectl import discovery
 from queuectl.client import Client
-from queuectl.errors import DaemonUnreachable, UsageError
+from queuectl.errors import CallTimedOut, DaemonUnreachable, UsageError
 from queuectl.escape import printable
 from queuectl.options import Arguments, Option
 
@@ -92,20 +92,24 @@ class Session:
             return self._connect_remote(self.host, open_seconds)
         return Client(self.place.socket)
 
-    def reconnect(self) -> Client:
+    def reconnect(self, deadline: float | None = None) -> Client:
         """
         Return a new connection to a daemon that went away and may come back: a restart, an upgrade.
 
-        Starts none: it may have been stopped on purpose. Raises DaemonUnreachable.
+        Starts none: it may have been stopped on purpose. Raises DaemonUnreachable, and CallTimedOut
+        once *deadline*, of the monotonic clock, has passed.
         """
-        deadline = time.monotonic() + _RECONNECT_SECONDS
+        give_up_at = time.monotonic() + _RECONNECT_SECONDS
         # Many may wait for the same gateway.
         pause_seconds = 0.05 if self.host is None else 0.2
         while True:
+            left_seconds = None if deadline is None else deadline - time.monotonic()
+            if left_seconds is not None and left_seconds <= 0:
+                raise CallTimedOut("the connection was lost, and not made again in time")
             try:
-                return self.connect_running()
+                return self.connect_running(left_seconds)
             except DaemonUnreachable:
-                if time.monotonic() > deadline:
+                if time.monotonic() > give_up_at:
                     raise
             time.sleep(pause_seconds)
 

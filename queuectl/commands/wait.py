@@ -37,11 +37,14 @@ from queuectl.views import FINISHED_STATES, JOB_STATES, JobView
 
 R = TypeVar("R", bound=Message)
 
+#: However short the time, a daemon that is well can answer: with 0 one asks how things stand.
+ANSWER_MS_MIN = 100
+
 
 class _Asking:
     """
     Asks what may be asked twice, over one connection after the other: a restart of the daemon ends
-    nothing. `deadline`, of the monotonic clock, is for all of it together.
+    nothing. `deadline`, of the monotonic clock, is for all of it after the first connection.
     """
 
     def __init__(self, session: Session, deadline: float | None) -> None:
@@ -56,14 +59,14 @@ class _Asking:
         while True:
             left_ms = None
             if self._deadline is not None:
-                left_ms = max(round((self._deadline - time.monotonic()) * 1000), 1)
+                left_ms = max(round((self._deadline - time.monotonic()) * 1000), ANSWER_MS_MIN)
             try:
                 return self._client.call(request, response, timeout_ms=left_ms)
             except ProtocolError:
                 raise
             except ConnectionLost:
                 self._client.close()
-                self._client = self._session.reconnect()
+                self._client = self._session.reconnect(self._deadline)
 
     def close(self) -> None:
         """
@@ -102,8 +105,9 @@ def wait(session: Session, arguments: Arguments) -> int:
 def _requests(asking: _Asking, select: Selection, any_one: bool) -> list[Wait]:
     """
     Return what to ask, one after the other: of the jobs that filters match now, oldest first, as
-    many at a time as a page lists, because no more are sure to fit into an answer. Those that are
-    forgotten before their turn are left out. Raises UsageError.
+    many at a time as a page lists: so many fit into an answer. For any, one request names all, and
+    few of them will have ended by the answer. Those that are forgotten before their turn are left
+    out. Raises UsageError.
     """
     if select.ids:
         return [Wait(ids=select.ids, any=any_one)]

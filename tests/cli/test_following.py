@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from daemon_process import DEADLINE_S
 from daemon_twin import JOB, DaemonTwin, Peer
 from msgspec.structs import replace
 
+from queuectl import session
 from queuectl.protocol import (
     LIST_JOBS_MAX,
     SELECT_JOBS_MAX,
@@ -379,9 +381,10 @@ def test_wait_for_any_of_too_many(unstarted: Shell) -> None:
     assert "--any: waits for at most 10000 jobs, and more match; choose fewer" in outcome.err
 
 
-def test_wait_in_time_for_a_list_too(unstarted: Shell) -> None:
+def test_wait_in_time_for_all_of_it(unstarted: Shell) -> None:
     """
-    The time is for all of it: a daemon that says nothing is given up.
+    The time is for lists and for new connections too: a daemon that says nothing, or went away and
+    does not come back, is given up. With none left there is time for one answer.
     """
 
     def silent(peer: Peer) -> None:
@@ -389,8 +392,19 @@ def test_wait_in_time_for_a_list_too(unstarted: Shell) -> None:
         peer.receive()
         assert peer.receive() is None
 
-    with DaemonTwin(unstarted.daemon.socket, silent):
-        assert 124 == unstarted("wait", "--all", "--timeout", "100ms").code
+    def gone(peer: Peer) -> None:
+        peer.greet()
+        peer.receive()
+        os.unlink(unstarted.daemon.socket)
+
+    for script in (silent, gone):
+        with DaemonTwin(unstarted.daemon.socket, script):
+            begun_s = time.monotonic()
+            assert (124, "") == unstarted("wait", "--all", "--timeout", "300ms")[:2]
+            # No measure of speed: a lost connection is else tried to be made again for longer.
+            assert time.monotonic() - begun_s < session._RECONNECT_SECONDS
+        if script is silent:
+            os.unlink(unstarted.daemon.socket)
 
 
 def test_wait_survives_a_restart_of_the_daemon(unstarted: Shell) -> None:

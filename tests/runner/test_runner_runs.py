@@ -330,6 +330,9 @@ def test_an_adopted_run_that_nobody_reaps_ends_unknown(room: Room, monkeypatch: 
     with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
+        # Until then it is a shell, which reaps.
+        name = Path(f"/proc/{parent.pid}/comm")
+        wait_until(lambda: name.read_text() == "sleep\n", "the parent to be no shell any more")
         try:
             room.ledger.intend(*Intent(1, 1, 5, made_from_ns, messages.UID_OWN, 0, 0, 0))
             room.ledger.start(Started(1, 1, 5, pid, made_from_ns, boottime_ns()))

@@ -4,7 +4,7 @@ after they scrolled, ticked, were asked something, or asked for something else.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -46,6 +46,18 @@ def listed(web_daemon: DaemonProcess) -> Iterator[list[str]]:
         client.call(Act(action="prune", select=Selection(queue="late")), Acted)
 
 
+def wait_for(tab: Any, condition: Callable[[], bool]) -> None:
+    """
+    Wait for what the browser tells: it is heard only while it is waited for.
+    """
+
+    def heard() -> bool:
+        tab.wait_for_timeout(10)
+        return condition()
+
+    wait_until(heard)
+
+
 class Held:
     """
     The first *most* requests of a tab that match *pattern*: each waits until it is let go.
@@ -67,7 +79,7 @@ class Held:
         """
         Wait until so many are held.
         """
-        wait_until(lambda: bool(self._tab.evaluate("1") and len(self.routes) >= count))
+        wait_for(self._tab, lambda: len(self.routes) >= count)
 
     def let_go(self, index: int = 0) -> None:
         """
@@ -97,6 +109,7 @@ def test_a_list_that_has_grown(tab: Any, listed: list[str]) -> None:
     wait_until(lambda: tab.locator("[data-list] tr[data-n]").count() == 250)
     to_the_end(tab)
     parts.wait_for(2)
+    tab.evaluate("scrollTo(0, 0)")
     looks.let_go()
     parts.let_go(1)
     assert rows_scrolled_to(tab, len(listed)) == [int(each) for each in reversed(listed)]
@@ -119,6 +132,29 @@ def test_a_list_that_was_scrolled(tab: Any, web_daemon: DaemonProcess, listed: l
     assert len(listed) == tab.locator("[data-list] tr[data-n]").count()
 
 
+def test_a_list_with_much_that_is_new(
+    tab: Any, web_daemon: DaemonProcess, listed: list[str]
+) -> None:
+    """
+    More than joins on to the list waits for as long as something is selected. What is there goes on
+    being brought up to date.
+    """
+    tab.goto("/jobs?queue=late")
+    rows = tab.locator("[data-list] tr[data-n]")
+    rows_scrolled_to(tab, len(listed))
+    tab.evaluate("scrollTo(0, 0)")
+    box = rows.nth(0).locator("input[name=id]")
+    box.check()
+    new = web_daemon.enqueue(*[JobSpec(command="true", hold=True, queue="late")] * 100)
+    with web_daemon.client() as client:
+        client.call(Act(action="cancel", select=Selection(ids=[listed[-2]])), Acted)
+    rows.nth(1).get_by_text("cancelled").wait_for()
+    assert "1 selected" == tab.locator("#picked").inner_text()
+    assert len(listed) == rows.count()
+    box.uncheck()
+    wait_until(lambda: rows.nth(0).get_attribute("data-n") == new[-1])
+
+
 def test_a_question_that_is_being_asked(tab: Any, web_daemon: DaemonProcess) -> None:
     """
     Yes is the answer to what was asked, and not to what the page would ask by then: the job ended
@@ -134,6 +170,7 @@ def test_a_question_that_is_being_asked(tab: Any, web_daemon: DaemonProcess) -> 
     open(marker, "x").close()
     web_daemon.wait_for(job, "completed")
     looks.let_go()
+    assert "processing" == tab.locator("h1 + .state").inner_text()
     tab.get_by_role("button", name="Yes, cancel").click()
     tab.locator("#said", has_text="is completed").wait_for()
     assert "completed" == web_daemon.state(job)
@@ -174,5 +211,25 @@ def test_an_action_overtakes_a_look(tab: Any, web_daemon: DaemonProcess) -> None
     tab.get_by_role("button", name="Forget", exact=True).click()
     tab.get_by_role("button", name="Yes, forget").click()
     tab.wait_for_url("**/jobs")
-    wait_until(lambda: bool(tab.evaluate("1") and let_go))
+    wait_for(tab, lambda: bool(let_go))
     assert [each.request for each in looks.routes] == let_go
+
+
+def test_a_page_that_is_being_left(browser: Any, gateway: GatewayProcess) -> None:
+    """
+    Who logs out lets go of what the page listens to at once: behind the end of the session it would
+    be refused, and the page be loaded again.
+    """
+    with opened(browser, None, gateway.url) as tab:
+        tab.goto("/login?next=/queues")
+        tab.fill("#token", gateway.make_token())
+        let_go: list[Any] = []
+        tab.on("requestfailed", lambda request: let_go.append(request))
+        streams, leaving = Held(tab, "**/looks"), Held(tab, "**/logout")
+        tab.click("button")
+        streams.wait_for()
+        tab.locator("form[action='/logout'] button").click(no_wait_after=True)
+        leaving.wait_for()
+        wait_for(tab, lambda: streams.routes[0].request in let_go)
+        leaving.routes[0].continue_()
+        tab.wait_for_url(f"{gateway.url}/login")

@@ -3,10 +3,11 @@
 
 import { act, csrf, load, main, put, say, show, warn } from "./page.js";
 
-// What the dialog asks about, as it was when it was asked: by the answer the button may mean another
-// thing, and the job's page no longer offer this one.
+// What the dialog asks about, as it was when it was asked: by the time of the answer the button may
+// mean something else, or be gone.
 let asking = null;
-let filters = 0; // begun
+let typing = 0; // the timer of a filter that is being typed
+let filters = 0; // asked for; only the answer to the last one is shown, and none after an action
 
 // Returns what a form would send. Not form.action: that is a button which is called so.
 function request(form, button) {
@@ -23,6 +24,8 @@ function ask(form, button) {
 }
 
 async function send({ path, fields }) {
+  clearTimeout(typing);
+  filters += 1;
   const token = csrf();
   try {
     const headers = token ? { "X-CSRF-Token": token } : {};
@@ -59,9 +62,9 @@ async function filter(form) {
   const path = form.getAttribute("action") + (query ? `?${query}` : "");
   const mine = (filters += 1);
   const answer = await act(() => load(path)).catch(() => {
-    warn("The gateway does not answer.");
+    if (mine === filters) warn("The gateway does not answer.");
   });
-  if (!answer || mine !== filters) return; // The answer to what was typed since is on its way.
+  if (!answer || mine !== filters) return;
   history.replaceState(null, "", path);
   put(answer.found);
   const rows = document.querySelectorAll("[data-list] tbody > tr").length;
@@ -98,7 +101,6 @@ export function startForms() {
   reveal();
   document.addEventListener("queuectl:put", reveal);
   document.addEventListener("submit", submitted);
-  let typing = 0;
   document.addEventListener("input", (event) => {
     const form = event.target.form;
     if (!form?.hasAttribute("data-filter")) return;

@@ -42,6 +42,7 @@ const KEYS = {
 function pressed(event) {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") {
+    if (document.querySelector("dialog[open]")) return; // It closes the dialog, and that is all.
     const full = document.querySelector(".out.full");
     if (full) document.getElementById("out-full").click();
     else if (typing(event.target)) event.target.blur();

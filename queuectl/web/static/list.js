@@ -6,7 +6,7 @@
 // range that the answer lacks are gone.
 
 import { morph } from "./morph.js";
-import { fragmentOf, look } from "./page.js";
+import { fragmentOf, isOccupied, look } from "./page.js";
 
 const PAGE = 50; // rows that the server shows at first
 const APPENDED = 200; // rows fetched at once after them
@@ -71,28 +71,31 @@ export function isAtStart() {
   return all.length <= PAGE || (firstSeen(all) <= 0 && !boxes().some((box) => box.checked));
 }
 
-// Brings the rows that are seen up to date. False if the whole page is to be shown anew.
+// Brings the rows that are seen up to date. False at the list's start, where the whole page is.
 export async function refreshRows() {
   while (loading) await loading;
   if (isAtStart()) return false;
+  if (document.querySelector("[data-list]").dataset.list !== "newest") return true; // It has no part to ask for.
   const all = rows();
-  const list = document.querySelector("[data-list]");
   const top = firstSeen(all);
-  if (list.dataset.list !== "newest") return true; // There is no part of it that could be asked for.
-  const high = top > 0 ? number(all[top]) : Infinity;
-  const from = top > 0 ? moreUrl(high + 1) : location.href;
-  return fold(await fetchRows(fragmentOf(from, "rows")), high);
+  let high = top > 0 ? number(all[top]) : Infinity;
+  let found = await fetchFrom(high);
+  if (high === Infinity && found?.before > number(all[0]) + 1) {
+    // So much is new that it would not join on: it comes once nothing is selected.
+    high = number(all[0]);
+    found = await fetchFrom(high);
+  }
+  if (found && !isOccupied()) fold(found, high);
+  return true;
 }
 
-// Puts fetched rows in the place of those between `high` and the last one fetched. False if so much
-// is new that there would be a gap.
+const fetchFrom = (high) => fetchRows(fragmentOf(high === Infinity ? location.href : moreUrl(high + 1), "rows"));
+
+// Puts fetched rows in the place of those between `high` and the last one fetched.
 function fold(found, high) {
-  if (!found) return true;
   const low = found.before === null ? -1 : found.before;
   const there = rows();
   const present = new Map(there.map((row) => [row.id, row]));
-  const newest = number(there[0]);
-  if (high === Infinity && low > newest + 1) return false;
   const wanted = new Set(found.fresh.map((row) => row.id));
   let at = null;
   for (const row of there) {
@@ -112,7 +115,6 @@ function fold(found, high) {
     }
   }
   count();
-  return true;
 }
 
 // --- selecting ---

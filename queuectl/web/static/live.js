@@ -3,7 +3,7 @@
 // seen. Without being told (an old proxy, too many streams) it looks every few seconds.
 
 import { appends, isAtStart, refreshRows } from "./list.js";
-import { fragmentOf, look, put, say } from "./page.js";
+import { fragmentOf, isOccupied, look, put, say, stopLooking } from "./page.js";
 
 const LOOKS = "/looks";
 const GAP = 1000; // from one look to the next
@@ -54,15 +54,8 @@ async function turn() {
   schedule(next);
 }
 
-// Whether the reader is in the middle of something that must not change under their hands: a question,
-// a form that is filled in or being corrected.
-function occupied() {
-  const places = "dialog[open], #confirm, #enqueue, #main [aria-invalid]";
-  return document.querySelector(places) !== null;
-}
-
 export async function refresh() {
-  if (occupied()) return;
+  if (isOccupied()) return;
   if (document.getElementById("problem")) {
     if (document.querySelector("[data-away]")) {
       const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
@@ -72,14 +65,14 @@ export async function refresh() {
   }
   for (;;) {
     if (await refreshRows()) return;
-    const [asked, was] = [appends, isAtStart()];
+    const asked = appends;
     const answer = await look(fragmentOf(location.href, "main"));
     if (!answer) return;
     // What is gone or no longer permitted is shown as that; with no daemon the page stays as it was.
     if (answer.response.status >= 500) throw new Error("not served");
-    if (occupied()) return;
-    // Meanwhile the reader may have gone on from the start of a long list, which the page has only.
-    if (asked === appends && was === isAtStart()) return keepSaid(answer.found);
+    if (isOccupied()) return;
+    // The answer has only the start of a long list, and the reader may have moved on from it.
+    if (asked === appends && isAtStart()) return keepSaid(answer.found);
   }
 }
 
@@ -126,4 +119,12 @@ export function startLive() {
   });
   setInterval(() => (source ? null : listen()), 30000);
   addEventListener("pagehide", hush);
+  // A form that leads away, such as the one that logs out: nothing is to be asked for behind it.
+  addEventListener("submit", (event) => {
+    if (event.defaultPrevented) return;
+    clearTimeout(timer);
+    timer = 0;
+    hush();
+    stopLooking();
+  });
 }

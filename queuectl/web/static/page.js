@@ -38,16 +38,27 @@ export async function look(path) {
   }
 }
 
+// Lets go of what was looked for and has not come.
+export function stopLooking() {
+  looks.abort();
+  looks = new AbortController();
+}
+
 // Runs an action, with no look before it is over.
 export async function act(action) {
   acting += 1;
-  looks.abort();
-  looks = new AbortController();
+  stopLooking();
   try {
     return await action();
   } finally {
     acting -= 1;
   }
+}
+
+// Whether the reader is in the middle of something that must not change under their hands: a question,
+// a form that is being filled in or corrected.
+export function isOccupied() {
+  return document.querySelector("dialog[open], #confirm, #enqueue, #main [aria-invalid]") !== null;
 }
 
 export function fragmentOf(path, name) {
