@@ -117,7 +117,9 @@ def frame(request: Request, visitor: Visitor | None, report: StatusReport | None
     session = visitor.session if visitor else None
     path = request.url.path
     query = "&".join(
-        each for each in request.url.query.split("&") if each and not each.startswith("fragment=")
+        each
+        for each in request.url.query.split("&")
+        if each and not each.startswith(("fragment=", "size="))
     )
     return _around("/" + path.split("/")[1], report) | {
         "here": f"{path}?{query}" if query else path,

@@ -100,7 +100,7 @@ def test_a_list_that_has_grown(tab: Any, listed: list[str]) -> None:
     A page that was asked for while the list was short does not shorten it, nor does the part that
     comes next leave a gap.
     """
-    looks, parts = Held(tab, LOOKS), Held(tab, "**/*size=200*", 2)
+    looks, parts = Held(tab, LOOKS), Held(tab, "**/*fragment=rows*", 2)
     tab.goto("/jobs?queue=late")
     looks.wait_for()
     to_the_end(tab)
@@ -153,6 +153,27 @@ def test_a_list_with_much_that_is_new(
     assert len(listed) == rows.count()
     box.uncheck()
     wait_until(lambda: rows.nth(0).get_attribute("data-n") == new[-1])
+
+
+def test_a_list_in_a_tall_window(
+    browser: Any, browser_session: httpx.Client, gateway: GatewayProcess, listed: list[str]
+) -> None:
+    """
+    It shows more than the server does at first, and so do the pages that it asks for: nothing goes
+    that has to be fetched again.
+    """
+    size = {"width": 1_000, "height": 2_000}
+    with opened(browser, browser_session, gateway.url, viewport=size) as tab:
+        parts: list[Any] = []
+        tab.on("request", lambda request: parts.append(request) if "=rows" in request.url else 0)
+        looks = Held(tab, LOOKS)
+        tab.goto("/jobs?queue=late")
+        rows = tab.locator("[data-list] tr[data-n]")
+        wait_until(lambda: rows.count() == 250)
+        looks.wait_for()
+        looks.let_go()
+        assert listed[:-201:-1] == rows.evaluate_all("all => all.map(row => row.dataset.n)")
+        assert 1 == len(parts)
 
 
 def test_a_question_that_is_being_asked(tab: Any, web_daemon: DaemonProcess) -> None:

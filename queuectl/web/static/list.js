@@ -71,6 +71,13 @@ export function isAtStart() {
   return all.length <= PAGE || (firstSeen(all) <= 0 && !boxes().some((box) => box.checked));
 }
 
+// How many rows the whole page is to have: as many as the server shows at first, or in a window so tall
+// that it would fetch more at once, as many as the server gives at once.
+export function rowsAtStart() {
+  const last = rows()[PAGE - 1];
+  return last && last.getBoundingClientRect().bottom < innerHeight * 2 ? APPENDED : PAGE;
+}
+
 // Brings the rows that are seen up to date. False at the list's start, where the whole page is.
 export async function refreshRows() {
   while (loading) await loading;

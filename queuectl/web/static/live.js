@@ -2,7 +2,7 @@
 // in place. At most once a second, less often if the answers take long, and only while the page is
 // seen. Without being told (an old proxy, too many streams) it looks every few seconds.
 
-import { appends, isAtStart, refreshRows } from "./list.js";
+import { appends, isAtStart, refreshRows, rowsAtStart } from "./list.js";
 import { fragmentOf, isOccupied, look, put, say, stopLooking } from "./page.js";
 
 const LOOKS = "/looks";
@@ -66,7 +66,9 @@ export async function refresh() {
   for (;;) {
     if (await refreshRows()) return;
     const asked = appends;
-    const answer = await look(fragmentOf(location.href, "main"));
+    const url = fragmentOf(location.href, "main");
+    if (document.querySelector("[data-list]")) url.searchParams.set("size", rowsAtStart());
+    const answer = await look(url);
     if (!answer) return;
     // What is gone or no longer permitted is shown as that; with no daemon the page stays as it was.
     if (answer.response.status >= 500) throw new Error("not served");
