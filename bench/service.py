@@ -20,7 +20,7 @@ from typing import Self
 
 from queuectl.client import Client
 from queuectl.protocol import StartWorkers, Status, StatusReport, StopWorkers, Workers
-from queuectld.runtime.output import FOLDER_JOBS, OutputStore
+from queuectld.runtime.output import BUCKET_JOBS, OutputStore
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is given to anything that should start or end by itself.
@@ -152,7 +152,7 @@ class Service:
         reading it"). So more are made than needed, and which of them are used is left to chance.
         """
         store = OutputStore(str(self.folder / "q" / "output"))
-        numbers = range(0, job_count + 1, FOLDER_JOBS)
+        numbers = range(0, job_count + 1, BUCKET_JOBS)
         folders = [os.path.dirname(store.path(number, 1)) for number in numbers]
         output = os.path.dirname(folders[0])
         places = [f"{output}/{number}.place" for number in range(max(PLACES, len(folders)))]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 READ_BYTES_MAX = 64 << 10
 #: Attempts of this many jobs, by their numbers, share a folder.
-FOLDER_JOBS = 1000
+BUCKET_JOBS = 1000
 _TAIL_BLOCK_BYTES = 64 << 10
 # How far back the last lines are looked for: output without newlines must not stall the daemon.
 TAIL_BYTES_MAX = 64 << 20
@@ -53,7 +53,7 @@ class OutputStore:
         """
         Return where an attempt's output is.
         """
-        return f"{self._directory}/{number // FOLDER_JOBS}/{number}.{attempt}.log"
+        return f"{self._directory}/{number // BUCKET_JOBS}/{number}.{attempt}.log"
 
     def create(self, number: int, attempt: int) -> int:
         """
@@ -61,9 +61,9 @@ class OutputStore:
 
         The file may be there: an attempt that was decided but not started before a crash.
         """
-        if self._bucket_made != number // FOLDER_JOBS:
-            os.makedirs(f"{self._directory}/{number // FOLDER_JOBS}", mode=0o700, exist_ok=True)
-            self._bucket_made = number // FOLDER_JOBS
+        if self._bucket_made != number // BUCKET_JOBS:
+            os.makedirs(f"{self._directory}/{number // BUCKET_JOBS}", mode=0o700, exist_ok=True)
+            self._bucket_made = number // BUCKET_JOBS
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(self.path(number, attempt), flags, 0o600)
 
@@ -87,7 +87,7 @@ class OutputStore:
             except FileNotFoundError:
                 pass
         try:
-            os.rmdir(f"{self._directory}/{number // FOLDER_JOBS}")
+            os.rmdir(f"{self._directory}/{number // BUCKET_JOBS}")
             self._bucket_made = -1
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from typing import Any
 
 import msgspec
@@ -16,7 +15,6 @@ from daemon_process import DEADLINE_S
 from daemon_twin import JOB, DaemonTwin, Peer
 from msgspec.structs import replace
 
-from queuectl import session
 from queuectl.protocol import (
     LIST_JOBS_MAX,
     SELECT_JOBS_MAX,
@@ -399,10 +397,7 @@ def test_wait_in_time_for_all_of_it(unstarted: Shell) -> None:
 
     for script in (silent, gone):
         with DaemonTwin(unstarted.daemon.socket, script):
-            begun_s = time.monotonic()
             assert (124, "") == unstarted("wait", "--all", "--timeout", "300ms")[:2]
-            # No measure of speed: a lost connection is else tried to be made again for longer.
-            assert time.monotonic() - begun_s < session._RECONNECT_SECONDS
         if script is silent:
             os.unlink(unstarted.daemon.socket)
 

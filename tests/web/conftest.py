@@ -6,9 +6,11 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from chromium import chromium
 from daemon_process import DEADLINE_S, DaemonProcess
 from gateway_process import GatewayProcess
 
@@ -43,6 +45,15 @@ def browser_session(gateway: GatewayProcess) -> httpx.Client:
     A browser that was logged in with the one-time link; its requests carry the CSRF token.
     """
     return gateway.browser()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """
+    A real browser, which Playwright drives.
+    """
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

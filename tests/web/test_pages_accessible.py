@@ -3,12 +3,12 @@ Requirement: the dashboard is for everybody. axe-core finds no violation on any 
 themes, at both widths, with jobs and without.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
-from chromium import DESK, PHONE, chromium, opened
+from chromium import DESK, PHONE, opened
 from daemon_process import DaemonProcess
 from gateway_process import GatewayProcess
 
@@ -35,12 +35,6 @@ PAGES = (
 )
 #: With those of level AAA that a tool can judge left out: contrast 7 to 1.
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 class Check:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from chromium import PHONE, chromium, opened, rows_scrolled_to
+from chromium import PHONE, opened, rows_scrolled_to
 from daemon_process import DaemonProcess, wait_until
 from gateway_process import GatewayProcess
 
@@ -21,12 +21,6 @@ PAGE_BYTES_MAX = 100_000
 COLORS = (
     r"""printf '\033[31mred\033[0m \033[1;38;5;208morange\033[0m \033[48;2;1;2;3mdark\033[0m\n'"""
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture
@@ -139,6 +133,10 @@ def test_acting_on_many(tab: Any, web_daemon: DaemonProcess) -> None:
     tab.locator("#picked", has_text="5 selected").wait_for()
     tab.get_by_role("button", name="Cancel", exact=True).click()
     tab.get_by_role("button", name="Back").click()
+    tab.get_by_role("button", name="Cancel", exact=True).click()
+    tab.keyboard.press("Escape")
+    tab.locator("#ask").wait_for(state="hidden")
+    assert "5 selected" == tab.locator("#picked").inner_text()
     assert {"held"} == {web_daemon.state(each) for each in ids}
     tab.get_by_role("button", name="Cancel", exact=True).click()
     tab.get_by_role("button", name="Yes, cancel").click()

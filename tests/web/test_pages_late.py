@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from chromium import chromium, opened, rows_scrolled_to
+from chromium import opened, rows_scrolled_to
 from daemon_process import DaemonProcess, wait_until
 from gateway_process import GatewayProcess
 
@@ -17,12 +17,6 @@ from queuectl.protocol import Act, Acted, JobSpec, Selection
 
 #: The pages that are asked for without anybody having asked.
 LOOKS = "**/*fragment=main*"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

@@ -4,13 +4,11 @@ the dashboard runs, loads or draws anything that a job brought.
 """
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import httpx
-import pytest
-from chromium import chromium, opened
+from chromium import opened
 from daemon_process import DaemonProcess
 from gateway_process import GatewayProcess
 
@@ -44,12 +42,6 @@ CORPUS = (
 NOTICED = "window.ran=1,alert(1)"
 ADDRESSES = ("/jobs?search=", "/jobs?queue=", "/dead?reason=", "/enqueue?command=")
 PAGES = ("/", "/jobs", "/schedule", "/dead", "/workers", "/queues", "/settings", "/tokens")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 def name_of(text: str) -> str:

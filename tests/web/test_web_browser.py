@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from chromium import chromium, opened
+from chromium import opened
 from daemon_process import DaemonProcess
 from gateway_process import GatewayProcess
 
@@ -70,12 +70,6 @@ def site(page: str) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 def test_a_browser_logs_in_and_out(gateway: GatewayProcess, browser: Any) -> None:
